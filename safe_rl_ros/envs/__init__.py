@@ -1,0 +1,1 @@
+"""Robot specs, observations, tasks, backends and the Gymnasium environment."""
