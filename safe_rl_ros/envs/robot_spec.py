@@ -1,0 +1,269 @@
+"""Everything the package must know of a robot, read from one YAML file and checked against its URDF."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field, field_validator, model_validator
+
+from safe_rl_ros.config import StrictModel, load_config
+from safe_rl_ros.envs.urdf import Urdf, load_urdf
+from safe_rl_ros.resources import find_resource
+from safe_rl_ros.types import ConfigError, FloatArray
+
+Positive = Annotated[float, Field(gt=0.0)]
+Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z~][A-Za-z0-9_/]*$")]
+"""A relative ROS name: no leading slash, so that namespaces work."""
+
+TWIST_AXES = ("linear_x", "angular_z")
+
+
+class AxisSpec(StrictModel):
+    """One axis of the command: its limits in ``unit``, its largest change per second and its stop value."""
+
+    name: str
+    unit: str
+    lower: float
+    upper: float
+    rate: Positive
+    stop: float
+
+    @model_validator(mode="after")
+    def _ordered(self) -> AxisSpec:
+        if not self.lower < self.upper:
+            raise ValueError(f"axis {self.name}: lower {self.lower} must be below upper {self.upper}")
+        if not self.lower <= self.stop <= self.upper:
+            raise ValueError(f"axis {self.name}: stop {self.stop} is outside [{self.lower}, {self.upper}]")
+        return self
+
+
+class CommandSpec(StrictModel):
+    """The command interface of the robot: topic, message kind and axes in action order."""
+
+    interface: str
+    """``twist``: geometry_msgs Twist or TwistStamped."""
+    topic: Name
+    stamped: bool
+    timeout_s: Positive
+    """The base stops by itself when no command came for this long."""
+    axes: tuple[AxisSpec, ...]
+
+    @field_validator("interface")
+    @classmethod
+    def _supported(cls, value: str) -> str:
+        if value != "twist":
+            raise ValueError(f"command interface {value!r} is not yet supported, expected 'twist'")
+        return value
+
+    @model_validator(mode="after")
+    def _twist_axes(self) -> CommandSpec:
+        names = [axis.name for axis in self.axes]
+        if sorted(names) != sorted(TWIST_AXES):
+            raise ValueError(f"axes are {names}, a differential-drive twist needs exactly {list(TWIST_AXES)}")
+        return self
+
+
+class FramesSpec(StrictModel):
+    """Names of the odometry frame and of the robot's base frame (the root link of the URDF)."""
+
+    odom: str
+    base: str
+
+
+class DriveSpec(StrictModel):
+    """Geometry of a differential drive (m) and its wheel joints, which turn forward for positive velocity."""
+
+    wheel_radius_m: Positive
+    wheel_separation_m: Positive
+    left_joints: Annotated[tuple[str, ...], Field(min_length=1)]
+    right_joints: Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+class TopicSpec(StrictModel):
+    """A sensor topic and the age in seconds from which its data are stale."""
+
+    topic: Name
+    timeout_s: Positive
+
+
+class ScanSpec(TopicSpec):
+    """A planar lidar: ``rays`` evenly spaced angles (rad, base z axis up) from ``angle_min`` to ``angle_max``; m."""
+
+    frame: str
+    angle_min: float
+    angle_max: float
+    rays: Annotated[int, Field(ge=2, le=10_000)]
+    range_min: Annotated[float, Field(ge=0.0)]
+    range_max: Positive
+
+    @model_validator(mode="after")
+    def _ordered(self) -> ScanSpec:
+        if not self.angle_min < self.angle_max <= self.angle_min + 2.0 * math.pi:
+            raise ValueError(f"angle_max {self.angle_max} must be above angle_min {self.angle_min} by at most one turn")
+        if not self.range_min < self.range_max:
+            raise ValueError(f"range_min {self.range_min} must be below range_max {self.range_max}")
+        return self
+
+    @property
+    def angle_increment(self) -> float:
+        """Return the angle (rad) between two neighbouring rays."""
+        return (self.angle_max - self.angle_min) / (self.rays - 1)
+
+    @property
+    def angles(self) -> FloatArray:
+        """Return the angle (R,) rad of every ray in the sensor frame, counter-clockwise."""
+        return self.angle_min + self.angle_increment * np.arange(self.rays, dtype=np.float64)
+
+    @property
+    def full_circle(self) -> bool:
+        """True if the first ray follows the last one, an increment later."""
+        return math.isclose(self.rays * self.angle_increment, 2.0 * math.pi, rel_tol=1e-3)
+
+
+class SensorsSpec(StrictModel):
+    """The sensors of the robot."""
+
+    odom: TopicSpec
+    scan: ScanSpec
+    joint_states: TopicSpec
+
+
+class TwinSpec(StrictModel):
+    """Physics of the simulated twin; a real robot ignores it."""
+
+    substeps: Annotated[int, Field(ge=1, le=1000)] = 10
+    """Physics steps in one control period."""
+    wheel_friction: Positive = 1.2
+    wheel_servo_nms: Positive = 10.0
+    """Gain of the wheel velocity servo, N m s / rad."""
+    wheel_rotor_kgm2: Annotated[float, Field(ge=0.0)] = 0.05
+    """Inertia of motor and gear as felt at the wheel, kg m^2; it also keeps the stiff servo stable."""
+
+
+class RobotSpec(StrictModel):
+    """A robot: command, joints, limits, rates, frames and sensors. Build it with :func:`load_robot_spec`."""
+
+    name: Annotated[str, Field(min_length=1)]
+    urdf: str
+    """File name of the URDF: a path, or a file in the package's ``urdf`` directory."""
+    control_rate_hz: Annotated[float, Field(gt=0.0, le=1000.0)]
+    footprint_radius_m: Positive
+    frames: FramesSpec
+    joints: Annotated[tuple[str, ...], Field(min_length=1)]
+    drive: DriveSpec
+    command: CommandSpec
+    sensors: SensorsSpec
+    twin: TwinSpec = TwinSpec()
+
+    @property
+    def period_ns(self) -> int:
+        """Return the control period in ns."""
+        return round(1e9 / self.control_rate_hz)
+
+    @property
+    def act_dim(self) -> int:
+        """Return the number of command axes, C."""
+        return len(self.command.axes)
+
+    @property
+    def command_lower(self) -> FloatArray:
+        """Return the lower command limits (C,)."""
+        return _frozen([axis.lower for axis in self.command.axes])
+
+    @property
+    def command_upper(self) -> FloatArray:
+        """Return the upper command limits (C,)."""
+        return _frozen([axis.upper for axis in self.command.axes])
+
+    @property
+    def command_rate(self) -> FloatArray:
+        """Return the largest change per second of the command (C,)."""
+        return _frozen([axis.rate for axis in self.command.axes])
+
+    @property
+    def command_stop(self) -> FloatArray:
+        """Return the command (C,) that stops the robot."""
+        return _frozen([axis.stop for axis in self.command.axes])
+
+    @property
+    def axis_index(self) -> dict[str, int]:
+        """Return the position of every command axis by its name."""
+        return {axis.name: index for index, axis in enumerate(self.command.axes)}
+
+    @property
+    def urdf_path(self) -> Path:
+        """Return the path of the URDF file. Raises :class:`ConfigError` if there is none."""
+        return find_resource(self.urdf, "urdf")
+
+    @property
+    def description(self) -> Urdf:
+        """Return the parsed URDF. Raises :class:`ConfigError`."""
+        return load_urdf(self.urdf_path)
+
+    @property
+    def hash(self) -> str:
+        """Return the sha256 (hex) of this spec and of its URDF's bytes, wherever that file lies.
+
+        A bundle belongs to exactly one hash: any change of limits, rates, joints or geometry gives another.
+        """
+        content = self.model_dump(mode="json", exclude={"urdf"})
+        content["urdf_sha256"] = hashlib.sha256(self.urdf_path.read_bytes()).hexdigest()
+        canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _frozen(values: Sequence[float]) -> FloatArray:
+    array = np.asarray(values, dtype=np.float64)
+    array.setflags(write=False)
+    return array
+
+
+def check_spec(spec: RobotSpec) -> RobotSpec:
+    """Return ``spec`` after checking it against its URDF.
+
+    Raises:
+        ConfigError: the URDF is missing or broken, or a joint or frame is not in it.
+    """
+    urdf = spec.description
+    sides = [*spec.drive.left_joints, *spec.drive.right_joints]
+    for key, names in (("joints", spec.joints), ("drive.left_joints and drive.right_joints", sides)):
+        if len(set(names)) != len(names):
+            raise ConfigError(f"robot {spec.name}: {key} names a joint twice: {', '.join(names)}")
+        for name in names:
+            if name not in urdf.movable:
+                known = ", ".join(urdf.movable) or "none"
+                raise ConfigError(
+                    f"robot {spec.name}: {key} names {name!r}; {spec.urdf} has the movable joints {known}"
+                )
+    missing = [name for name in sides if name not in spec.joints]
+    if missing:
+        raise ConfigError(f"robot {spec.name}: the drive uses {', '.join(missing)}, which joints does not list")
+    if spec.frames.base != urdf.root:
+        raise ConfigError(
+            f"robot {spec.name}: frames.base is {spec.frames.base!r}, expected the URDF's root {urdf.root!r}"
+        )
+    urdf.fixed_transform(spec.sensors.scan.frame)
+    return spec
+
+
+def load_robot_spec(path_or_name: str | Path, overrides: Sequence[str] = ()) -> RobotSpec:
+    """Read a robot spec.
+
+    Args:
+        path_or_name: a YAML file, or the name of one in ``config/robots`` with or without ``.yaml``.
+        overrides: ``key.sub=value`` strings.
+
+    Raises:
+        ConfigError: a file is missing, a key is unknown, limits cross, a joint does not exist.
+    """
+    file = Path(path_or_name)
+    path = find_resource(file if file.suffix else file.with_suffix(".yaml"), "config/robots")
+    spec = load_config(RobotSpec, path, overrides)
+    beside = path.parent / spec.urdf
+    return check_spec(spec.model_copy(update={"urdf": str(beside)}) if beside.is_file() else spec)

@@ -1,0 +1,1 @@
+"""Tasks: reward, cost, margin and termination as pure functions."""

@@ -1,0 +1,138 @@
+"""Robot specs: values, hash and one clear error for every mistake."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from safe_rl_ros.envs.robot_spec import RobotSpec, load_robot_spec
+from safe_rl_ros.resources import find_resource
+from safe_rl_ros.types import ConfigError
+
+YAML = find_resource("rover.yaml", "config/robots")
+URDF = find_resource("rover.urdf", "urdf")
+
+
+def copy_spec(directory: Path, *replacements: tuple[str, str]) -> Path:
+    """Write the rover's spec beside its URDF with some text replaced."""
+    directory.mkdir(exist_ok=True)
+    shutil.copy(URDF, directory / "rover.urdf")
+    text = YAML.read_text()
+    for old, new in replacements:
+        assert old in text
+        text = text.replace(old, new)
+    path = directory / "rover.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_rover_values():
+    spec = load_robot_spec("rover")
+    assert [axis.name for axis in spec.command.axes] == ["linear_x", "angular_z"]
+    np.testing.assert_array_equal(spec.command_lower, [-0.5, -2.0])
+    np.testing.assert_array_equal(spec.command_upper, [1.0, 2.0])
+    np.testing.assert_array_equal(spec.command_rate, [4.0, 15.0])
+    np.testing.assert_array_equal(spec.command_stop, [0.0, 0.0])
+    assert spec.period_ns == 100_000_000
+    assert spec.act_dim == 2
+    assert spec.axis_index == {"linear_x": 0, "angular_z": 1}
+
+
+def test_limits_cannot_be_written_by_accident():
+    with pytest.raises(ValueError, match="read-only"):
+        load_robot_spec("rover").command_lower[0] = -9.0
+
+
+def test_rays_cover_the_circle_from_behind_counter_clockwise():
+    scan = load_robot_spec("rover").sensors.scan
+    assert scan.full_circle
+    assert np.degrees(scan.angle_increment) == pytest.approx(5.0)
+    assert scan.angles.shape == (72,)
+    np.testing.assert_allclose(np.degrees(scan.angles[[0, 18, 36, 54, 71]]), [-180, -90, 0, 90, 175], atol=1e-9)
+
+
+def test_a_name_a_file_name_and_a_path_give_the_same_spec():
+    assert load_robot_spec("rover") == load_robot_spec("rover.yaml") == load_robot_spec(YAML)
+
+
+def test_hash_depends_on_content_and_not_on_place(tmp_path: Path):
+    original = load_robot_spec("rover")
+    assert len(original.hash) == 64
+    moved = load_robot_spec(copy_spec(tmp_path / "a", ("# Robot spec of the rover", "# Another comment")))
+    assert moved.urdf_path != original.urdf_path
+    assert moved.hash == original.hash
+    faster = load_robot_spec(copy_spec(tmp_path / "b", ("upper: 1.0", "upper: 1.1")))
+    assert faster.hash != original.hash
+    path = copy_spec(tmp_path / "c")
+    urdf = path.parent / "rover.urdf"
+    urdf.write_text(urdf.read_text().replace("0.06 0 0.16", "0.07 0 0.16"))
+    assert load_robot_spec(path).hash != original.hash
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("colour=red", r"colour = 'red': unknown key"),
+        ("command.topik=cmd_vel", r"command\.topik = 'cmd_vel': unknown key"),
+        ("joints=[left_wheel_joint, wheel_2]", "names 'wheel_2'.* left_wheel_joint, right_wheel_joint"),
+        ("joints=[left_wheel_joint, base_joint]", "names 'base_joint'"),
+        ("joints=[left_wheel_joint]", "drive uses right_wheel_joint, which joints does not list"),
+        ("joints=[left_wheel_joint, left_wheel_joint]", "joints names a joint twice"),
+        ("drive.right_joints=[left_wheel_joint]", "names a joint twice"),
+        ("drive.right_joints=[rigth_wheel_joint]", "names 'rigth_wheel_joint'"),
+        ("drive.left_joints=[]", "at least 1 item"),
+        ("urdf=missing.urdf", r"'missing\.urdf' does not exist"),
+        ("frames.base=base_link", "'base_link', expected the URDF's root 'base_footprint'"),
+        ("sensors.scan.frame=laser", "'laser' is not in the URDF"),
+        ("sensors.scan.range_min=3.5", r"range_min 3\.5 must be below range_max 3\.0"),
+        ("sensors.scan.angle_max=-4.0", r"angle_max -4\.0 must be above angle_min"),
+        ("sensors.scan.angle_max=4.0", "at most one turn"),
+        ("sensors.scan.rays=1", "greater than or equal to 2"),
+        ("sensors.odom.timeout_s=0", "greater than 0"),
+        ("command.topic=/cmd_vel", "should match pattern"),
+        ("command.interface=joint_position", "'joint_position' is not yet supported, expected 'twist'"),
+        ("control_rate_hz=.nan", "finite number"),
+        ("control_rate_hz=0", "greater than 0"),
+        ("footprint_radius_m=-0.1", "greater than 0"),
+    ],
+)
+def test_each_mistake_is_one_clear_error(override: str, message: str):
+    with pytest.raises(ConfigError, match=message):
+        load_robot_spec("rover", [override])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("lower: -0.5, upper: 1.0", "lower: 1.0, upper: -0.5", r"axis linear_x: lower 1\.0 must be below upper -0\.5"),
+        ("upper: 2.0, rate: 15.0, stop: 0.0", "upper: 2.0, rate: 15.0, stop: 2.5", r"angular_z: stop 2\.5 is outside"),
+        ("rate: 4.0", "rate: 0.0", r"rate = 0\.0: .*greater than 0"),
+        ("name: angular_z", "name: angular_y", "needs exactly"),
+        ("name: angular_z", "name: linear_x", "needs exactly"),
+        ("rays: 72", "rays: 72\n    rays: 36", "not valid YAML"),
+        ("name: rover", "nome: rover", "name = .*required"),
+    ],
+)
+def test_each_mistake_in_the_file_is_one_clear_error(tmp_path: Path, old: str, new: str, message: str):
+    with pytest.raises(ConfigError, match=message):
+        load_robot_spec(copy_spec(tmp_path, (old, new)))
+
+
+def test_a_missing_spec_lists_where_it_was_looked_for():
+    with pytest.raises(ConfigError, match=r"'husky\.yaml' does not exist; looked in: .*config/robots"):
+        load_robot_spec("husky")
+
+
+def test_axes_may_come_in_any_order(tmp_path: Path):
+    linear, angular = (line for line in YAML.read_text().splitlines() if line.strip().startswith("- {name:"))
+    spec = load_robot_spec(copy_spec(tmp_path, (f"{linear}\n{angular}", f"{angular}\n{linear}")))
+    assert spec.axis_index == {"angular_z": 0, "linear_x": 1}
+    np.testing.assert_array_equal(spec.command_upper, [2.0, 1.0])
+
+
+def test_the_spec_is_frozen():
+    spec = load_robot_spec("rover")
+    with pytest.raises(ValueError, match="frozen"):
+        spec.name = "other"
+    assert isinstance(spec, RobotSpec)
