@@ -1,0 +1,119 @@
+"""The manifest of a bundle: its schema, how it is read, and whether it fits the robot in use."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from safe_rl_ros.config import StrictModel
+from safe_rl_ros.types import BundleError
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+
+ThresholdMode = Literal["paper", "fixed", "calibrated"]
+Rows = list[list[float]]
+
+
+class TestVectors(StrictModel):
+    """Inputs and the answers that the networks gave when the bundle was written."""
+
+    __test__ = False  # not a test class
+
+    obs: Rows = Field(description="Observations (B, O).")
+    actions: list[Rows] = Field(description="Actions (B, K, C) for the critic.")
+    mean: Rows = Field(description="The policy's mean (B, C).")
+    std: Rows = Field(description="The policy's standard deviation (B, C).")
+    risk: Rows | None = Field(description="The critic's risk (B, K); null without a critic.")
+
+
+class Manifest(StrictModel):
+    """Everything about a bundle but its weights."""
+
+    format_version: int = Field(description="Version of this layout.")
+    package_version: str = Field(description="Version of the package that wrote it.")
+    created: str = Field(description="When, ISO 8601, UTC.")
+    algorithm: str = Field(description="Name of the algorithm that learned it.")
+    robot_spec_hash: str = Field(description="Hash of the robot spec it belongs to.")
+    obs_names: list[str] = Field(min_length=1, description="Observation layout: name of each element.")
+    obs_dim: int = Field(ge=1, description="Length O of an observation.")
+    act_dim: int = Field(ge=1, description="Number of action axes C.")
+    threshold: float | None = Field(le=1, description="Largest risk that passes; negative vetoes all; null: no critic.")
+    threshold_mode: ThresholdMode = Field(description="Where the threshold comes from.")
+    policy: dict[str, Any] = Field(description="Description of the policy network.")
+    critic: dict[str, Any] | None = Field(description="Description of the critic and its aggregate; null: none.")
+    weights_sha256: str = Field(description="SHA-256 of the weights file.")
+    test_vectors: TestVectors = Field(description="Checked whenever the bundle is loaded.")
+    certificate: None = Field(description="Calibration certificate; null: uncalibrated.")
+    extra: dict[str, Any] = Field(description="Notes of the writer; never interpreted.")
+    content_sha256: str = Field(description="SHA-256 of the rest of the manifest: tells damage from a change of plan.")
+
+
+def sha256(data: bytes) -> str:
+    """Return the SHA-256 in hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def content_hash(content: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of the manifest without ``content_sha256``, independent of its layout."""
+    rest = {key: value for key, value in content.items() if key != "content_sha256"}
+    return sha256(json.dumps(rest, sort_keys=True, allow_nan=False).encode())
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")
+
+
+def parse_manifest(raw: bytes, directory: Path) -> Manifest:
+    """Return the manifest in ``raw``. Raises BundleError: not JSON, another format, damaged, or a wrong value."""
+    try:
+        content = json.loads(raw.decode("utf-8"), parse_constant=_no_constant)
+        found = content_hash(content) if isinstance(content, dict) else ""
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"bundle {directory}: {MANIFEST} is not JSON: {error}") from error
+    version = content.get("format_version") if isinstance(content, dict) else None
+    if not isinstance(version, int) or isinstance(version, bool):
+        raise BundleError(f"bundle {directory}: format_version is {version!r}, expected {FORMAT_VERSION}")
+    if version > FORMAT_VERSION:
+        raise BundleError(
+            f"bundle {directory}: format_version {version} is newer than {FORMAT_VERSION}; update safe_rl_ros"
+        )
+    if version != FORMAT_VERSION:
+        raise BundleError(f"bundle {directory}: format_version is {version}, expected {FORMAT_VERSION}")
+    if content.get("content_sha256") != found:
+        raise BundleError(f"bundle {directory}: {MANIFEST} is damaged, its content_sha256 does not match")
+    try:
+        return Manifest.model_validate(content, strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise BundleError(f"bundle {directory}: {MANIFEST}: {key}: {first['msg']}") from error
+
+
+def check_fits(
+    manifest: Manifest, directory: Path, spec_hash: str, obs_names: tuple[str, ...], require_critic: bool
+) -> None:
+    """Raise BundleError unless the bundle belongs to this robot spec and observation layout."""
+    if manifest.robot_spec_hash != spec_hash:
+        raise BundleError(
+            f"bundle {directory} is for the robot spec {manifest.robot_spec_hash}, the one in use is {spec_hash}"
+        )
+    names = tuple(manifest.obs_names)
+    if names != obs_names:
+        differing = next((i for i, (a, b) in enumerate(zip(names, obs_names, strict=False)) if a != b), None)
+        where = "" if differing is None else f", first difference at {differing}: {names[differing]!r} instead of "
+        where += "" if differing is None else repr(obs_names[differing])
+        raise BundleError(
+            f"bundle {directory}: its observation has {len(names)} elements, the one in use {len(obs_names)}{where}"
+        )
+    if manifest.obs_dim != len(names):
+        raise BundleError(f"bundle {directory}: obs_dim is {manifest.obs_dim}, obs_names has {len(names)} elements")
+    if require_critic and manifest.critic is None:
+        raise BundleError(f"bundle {directory} ({manifest.algorithm}) has no critic, and one is required")
+    if (manifest.threshold is None) != (manifest.critic is None):
+        raise BundleError(f"bundle {directory}: threshold and critic go together, one of them is null")

@@ -1,0 +1,205 @@
+"""Policy and safety critic in numpy: what the filter, the policy node and rollouts run. No torch.
+
+Both are tanh networks in float32, built from plain arrays (``weight_i`` of shape (in, out) or
+(E, in, out), ``bias_i``) and a JSON-able ``meta``; :mod:`safe_rl_ros.networks` exports to them.
+Shape letters: see :mod:`safe_rl_ros.types`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from safe_rl_ros.types import Float32Array, FloatArray
+
+LOG_STD_MIN = -4.0
+LOG_STD_MAX = 2.0
+
+Aggregate = Literal["mean", "mean_plus_std", "max"]
+
+
+def _checked(name: str, array: npt.ArrayLike, shape: tuple[int, ...]) -> Float32Array:
+    """Return a private float32 copy of ``array`` after checking its shape and that it is finite."""
+    result = np.array(array, dtype=np.float32, order="C")
+    if result.shape != shape:
+        raise ValueError(f"array {name!r} has shape {result.shape}, expected {shape}")
+    if not np.isfinite(result).all():
+        raise ValueError(f"array {name!r} holds {int((~np.isfinite(result)).sum())} non-finite value(s)")
+    return result
+
+
+def _layers(arrays: Mapping[str, npt.ArrayLike], sizes: Sequence[int], lead: tuple[int, ...]) -> list[Float32Array]:
+    """Return [weight_0, bias_0, weight_1, ...] of a network of layer ``sizes``; ``lead`` is () or (E,)."""
+    result = []
+    for i, (fan_in, fan_out) in enumerate(pairwise(sizes)):
+        for name, shape in ((f"weight_{i}", (*lead, fan_in, fan_out)), (f"bias_{i}", (*lead, fan_out))):
+            if name not in arrays:
+                raise ValueError(f"array {name!r} is missing, expected shape {shape}")
+            result.append(_checked(name, arrays[name], shape))
+    return result
+
+
+def _meta(meta: Mapping[str, Any], kind: str, keys: set[str]) -> dict[str, Any]:
+    """Return ``meta`` as a dict after checking its kind, its keys and its sizes."""
+    if meta.get("kind") != kind:
+        raise ValueError(f"meta kind is {meta.get('kind')!r}, expected {kind!r}")
+    wrong = (keys | {"kind"}) ^ set(meta)
+    if wrong:
+        raise ValueError(f"meta of {kind}: missing or unknown key(s) {sorted(wrong)}")
+    hidden = meta["hidden"]
+    if not isinstance(hidden, list | tuple) or not hidden:
+        raise ValueError(f"meta hidden is {hidden!r}, expected a list of at least one layer width")
+    sizes = {"obs_dim": meta["obs_dim"], "act_dim": meta["act_dim"], "members": meta.get("members", 1)}
+    sizes |= {f"hidden[{i}]": width for i, width in enumerate(hidden)}
+    for name, value in sizes.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"meta {name} is {value!r}, expected a positive integer")
+    return dict(meta)
+
+
+def _unknown(arrays: Mapping[str, npt.ArrayLike], known: set[str]) -> None:
+    extra = sorted(set(arrays) - known)
+    if extra:
+        raise ValueError(f"unknown array(s) {extra}, expected only {sorted(known)}")
+
+
+class GaussianPolicy:
+    """Diagonal Gaussian over actions: mean tanh(MLP(obs)) in [-1, 1], log std clamped to [-4, 2].
+
+    The std is a vector of its own (array ``log_std`` (C,)) or, with ``state_dependent_std``, the
+    second half of the network's output. Samples are not clipped; the filter shapes them.
+    """
+
+    def __init__(self, arrays: Mapping[str, npt.ArrayLike], meta: Mapping[str, Any]) -> None:
+        """Build from arrays and meta. Raises ValueError naming the array or key that is wrong."""
+        self._meta = _meta(meta, "gaussian_policy", {"obs_dim", "act_dim", "hidden", "state_dependent_std"})
+        self.obs_dim: int = self._meta["obs_dim"]
+        self.act_dim: int = self._meta["act_dim"]
+        self.state_dependent_std: bool = self._meta["state_dependent_std"]
+        if not isinstance(self.state_dependent_std, bool):
+            raise ValueError(f"meta state_dependent_std is {self.state_dependent_std!r}, expected true or false")
+        outputs = self.act_dim * (2 if self.state_dependent_std else 1)
+        self._layers = _layers(arrays, [self.obs_dim, *self._meta["hidden"], outputs], ())
+        names = {f"{kind}_{i}" for i in range(len(self._layers) // 2) for kind in ("weight", "bias")}
+        self._log_std: Float32Array | None = None
+        if not self.state_dependent_std:
+            if "log_std" not in arrays:
+                raise ValueError(f"array 'log_std' is missing, expected shape {(self.act_dim,)}")
+            self._log_std = _checked("log_std", arrays["log_std"], (self.act_dim,))
+            self._std = np.exp(np.clip(self._log_std, LOG_STD_MIN, LOG_STD_MAX))
+            names.add("log_std")
+        _unknown(arrays, names)
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.ArrayLike], meta: Mapping[str, Any]) -> GaussianPolicy:
+        """Rebuild from :meth:`arrays` and :meth:`meta`. Raises ValueError naming what is wrong."""
+        return cls(arrays, meta)
+
+    def arrays(self) -> dict[str, Float32Array]:
+        """Return copies of the arrays by name."""
+        result = {f"{'bias' if i % 2 else 'weight'}_{i // 2}": a.copy() for i, a in enumerate(self._layers)}
+        if self._log_std is not None:
+            result["log_std"] = self._log_std.copy()
+        return result
+
+    def meta(self) -> dict[str, Any]:
+        """Return the JSON-able description that :meth:`from_arrays` needs."""
+        return {**self._meta, "hidden": list(self._meta["hidden"])}
+
+    def distribution(self, obs: npt.ArrayLike) -> tuple[Float32Array, Float32Array]:
+        """Return mean and std, each (C,) for ``obs`` (O,) or (B, C) for ``obs`` (B, O)."""
+        hidden = np.asarray(obs, dtype=np.float32)
+        if hidden.ndim not in (1, 2) or hidden.shape[-1] != self.obs_dim:
+            raise ValueError(f"obs has shape {hidden.shape}, expected ({self.obs_dim},) or (B, {self.obs_dim})")
+        layers = self._layers
+        for i in range(0, len(layers) - 2, 2):
+            hidden = np.tanh(hidden @ layers[i] + layers[i + 1])
+        out = hidden @ layers[-2] + layers[-1]
+        if self.state_dependent_std:
+            std = np.exp(np.clip(out[..., self.act_dim :], LOG_STD_MIN, LOG_STD_MAX))
+            return np.tanh(out[..., : self.act_dim]), std
+        mean = np.tanh(out)
+        return mean, self._std.copy() if mean.ndim == 1 else np.broadcast_to(self._std, mean.shape).copy()
+
+    def sample(self, obs: npt.ArrayLike, n: int, rng: np.random.Generator) -> Float32Array:
+        """Return ``n`` samples (n, C) for one ``obs`` (O,), not clipped."""
+        mean, std = self.distribution(obs)
+        if mean.ndim != 1:
+            raise ValueError(f"sample takes one observation of shape ({self.obs_dim},)")
+        return mean + std * rng.standard_normal((n, self.act_dim), dtype=np.float32)
+
+
+class SafetyCritic:
+    """Ensemble of E networks: probability of failure of (obs, action), aggregated and in [0, 1].
+
+    ``aggregate``: "mean", "mean_plus_std" (mean + ``std_factor`` times the members' std) or "max".
+    """
+
+    def __init__(self, arrays: Mapping[str, npt.ArrayLike], meta: Mapping[str, Any]) -> None:
+        """Build from arrays and meta. Raises ValueError naming the array or key that is wrong."""
+        self._meta = _meta(
+            meta, "safety_critic", {"obs_dim", "act_dim", "hidden", "members", "aggregate", "std_factor"}
+        )
+        self.obs_dim: int = self._meta["obs_dim"]
+        self.act_dim: int = self._meta["act_dim"]
+        self.members: int = self._meta["members"]
+        self.aggregate: Aggregate = self._meta["aggregate"]
+        self.std_factor = float(self._meta["std_factor"])
+        if self.aggregate not in get_args(Aggregate):
+            raise ValueError(f"meta aggregate is {self.aggregate!r}, expected one of {get_args(Aggregate)}")
+        if not np.isfinite(self.std_factor) or self.std_factor < 0.0:
+            raise ValueError(f"meta std_factor is {self.std_factor}, expected a finite number >= 0")
+        sizes = [self.obs_dim + self.act_dim, *self._meta["hidden"], 1]
+        self._layers = _layers(arrays, sizes, (self.members,))
+        _unknown(arrays, {f"{kind}_{i}" for i in range(len(sizes) - 1) for kind in ("weight", "bias")})
+        # One member runs as plain 2-D products: a third of the time of the batched ones.
+        first, *rest = [a[0] if self.members == 1 else a for a in self._layers[0::2]]
+        biases = [a[0] if self.members == 1 else a[:, None, :] for a in self._layers[1::2]]
+        self._first_obs = np.ascontiguousarray(first[..., : self.obs_dim, :])
+        self._first_action = np.ascontiguousarray(first[..., self.obs_dim :, :])
+        self._first_bias = biases[0]
+        self._rest = list(zip(rest, biases[1:], strict=True))
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.ArrayLike], meta: Mapping[str, Any]) -> SafetyCritic:
+        """Rebuild from :meth:`arrays` and :meth:`meta`. Raises ValueError naming what is wrong."""
+        return cls(arrays, meta)
+
+    def arrays(self) -> dict[str, Float32Array]:
+        """Return copies of the arrays by name, each with a leading member axis (E, ...)."""
+        return {f"{'bias' if i % 2 else 'weight'}_{i // 2}": a.copy() for i, a in enumerate(self._layers)}
+
+    def meta(self) -> dict[str, Any]:
+        """Return the JSON-able description that :meth:`from_arrays` needs."""
+        return {**self._meta, "hidden": list(self._meta["hidden"])}
+
+    def risk(self, obs: npt.ArrayLike, actions: npt.ArrayLike) -> FloatArray:
+        """Return the risk (K,) of ``actions`` (K, C) at one ``obs`` (O,); NaN stays NaN."""
+        state = np.asarray(obs, dtype=np.float32)
+        candidates = np.asarray(actions, dtype=np.float32)
+        if state.shape != (self.obs_dim,):
+            raise ValueError(f"obs has shape {state.shape}, expected ({self.obs_dim},)")
+        if candidates.ndim != 2 or candidates.shape[1] != self.act_dim:
+            raise ValueError(f"actions has shape {candidates.shape}, expected (K, {self.act_dim})")
+        # The observation's part of the first layer is the same for every candidate.
+        hidden = candidates @ self._first_action + (state[None, :] @ self._first_obs + self._first_bias)
+        for weight, bias in self._rest:
+            hidden = np.tanh(hidden) @ weight + bias
+        return self._aggregate(hidden[..., 0].astype(np.float64))
+
+    def _aggregate(self, logits: FloatArray) -> FloatArray:
+        """Return (K,) from logits (K,) or (E, K)."""
+        # exp(700) is finite in float64, so no overflow warning; minimum and maximum keep NaN.
+        probability = 1.0 / (1.0 + np.exp(np.minimum(-logits, 700.0)))
+        if probability.ndim == 1:
+            return np.asarray(probability)
+        if self.aggregate == "max":
+            return np.asarray(probability.max(axis=0))
+        mean = probability.mean(axis=0)
+        if self.aggregate == "mean":
+            return np.asarray(mean)
+        return np.asarray(np.minimum(mean + self.std_factor * probability.std(axis=0), 1.0))

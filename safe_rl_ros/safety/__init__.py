@@ -1,0 +1,1 @@
+"""The safety filter: guards, critic veto, environment wrapper."""
