@@ -1,0 +1,1 @@
+"""Buffers and data sets. Nothing here needs torch."""
