@@ -1,0 +1,88 @@
+"""Evaluate a policy: return, failures with an exact interval, veto rate and filter latency."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from safe_rl_ros.inference import GaussianPolicy
+from safe_rl_ros.training.rollout import ROLLOUT_STREAM, EpisodeTally, episode_seed, stream
+from safe_rl_ros.training.statistics import clopper_pearson, mean_interval
+from safe_rl_ros.types import EpisodeStats
+
+EVALUATION_EPOCH = 2**31
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Result of an evaluation; ``steps_per_s`` counts environment steps, policy and filter included."""
+
+    episodes: list[EpisodeStats]
+    latencies_s: list[float]
+    steps_per_s: float
+
+    def summary(self) -> dict[str, Any]:
+        """Return JSON-able figures; intervals are 95 %, failures per episode after Clopper and Pearson."""
+        failures = sum(e.failure for e in self.episodes)
+        low, high = clopper_pearson(failures, len(self.episodes))
+        mean, mean_low, mean_high = mean_interval([e.episode_return for e in self.episodes])
+        steps = sum(e.length for e in self.episodes)
+        figures: dict[str, Any] = {
+            "episodes": len(self.episodes),
+            "return_mean": mean,
+            "return_ci95": [mean_low, mean_high],
+            "goals_mean": float(np.mean([e.goals for e in self.episodes])),
+            "failures": failures,
+            "failures_per_episode": failures / len(self.episodes),
+            "failures_ci95": [low, high],
+            "veto_rate": sum(e.vetoes for e in self.episodes) / max(steps, 1),
+            "steps": steps,
+            "steps_per_s": self.steps_per_s,
+        }
+        if self.latencies_s:
+            p50, p99 = np.percentile(np.asarray(self.latencies_s) * 1e6, [50, 99])
+            figures["filter_latency_us"] = {"p50": float(p50), "p99": float(p99)}
+        return figures
+
+
+def evaluate(
+    env: gymnasium.Env[Any, Any],
+    policy: GaussianPolicy,
+    episodes: int,
+    *,
+    seed: int,
+    deterministic: bool = False,
+    on_step: Callable[[], None] | None = None,
+    on_episode: Callable[[EpisodeStats], None] | None = None,
+) -> Evaluation:
+    """Run whole episodes on layouts that training never uses; the same seed gives the same layouts.
+
+    The policy acts as it does in training (sampled) unless ``deterministic``.
+    """
+    finished: list[EpisodeStats] = []
+    latencies: list[float] = []
+    steps, start = 0, time.perf_counter()
+    for index in range(episodes):
+        rng = stream(seed, EVALUATION_EPOCH, ROLLOUT_STREAM, index)
+        obs, _ = env.reset(seed=episode_seed(seed, EVALUATION_EPOCH, index))
+        tally, ended = EpisodeTally(), False
+        while not ended:
+            if on_step is not None:
+                on_step()
+            mean, std = policy.distribution(obs)
+            noise = 0.0 if deterministic else std * rng.standard_normal(mean.shape).astype(np.float32)
+            obs, reward, terminated, truncated, info = env.step(np.clip(mean + noise, -1.0, 1.0).astype(np.float32))
+            tally.add(float(reward), info)
+            if (decision := info.get("decision")) is not None:
+                latencies.append(decision.latency_s)
+            steps += 1
+            ended = terminated or truncated
+        finished.append(tally.finish(bool(info["failure"])))
+        if on_episode is not None:
+            on_episode(finished[-1])
+    return Evaluation(finished, latencies, steps / max(time.perf_counter() - start, 1e-9))

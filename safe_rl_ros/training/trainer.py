@@ -1,0 +1,131 @@
+"""The training loop: deploy, collect, learn, record, checkpoint; epoch by epoch, resumable between any two."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from safe_rl_ros.algorithms import make_algorithm
+from safe_rl_ros.algorithms.base import Algorithm
+from safe_rl_ros.data.dataset import load_transitions
+from safe_rl_ros.data.replay_buffer import ReplayBuffer
+from safe_rl_ros.training.checkpoint import Checkpoint, latest_checkpoint, load_checkpoint, save_checkpoint
+from safe_rl_ros.training.metrics import epoch_metrics, write_csv
+from safe_rl_ros.training.rollout import Rollout, StopRequestedError, collect
+from safe_rl_ros.training.session import Session
+from safe_rl_ros.training.session_config import SessionConfig
+
+logger = logging.getLogger(__name__)
+GOAL_WINDOW = 5
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a progress display needs after each epoch."""
+
+    row: dict[str, float]
+    epoch: int
+    epochs: int
+
+
+class Trainer:
+    """Runs one session's epochs on a :class:`Session`; everything that must survive a kill is in its checkpoints."""
+
+    def __init__(self, config: SessionConfig, session: Session, directory: Path) -> None:
+        """Build the algorithm and resume from ``directory/checkpoints`` if there is one.
+
+        Raises:
+            ConfigError: the seed data does not fit.
+            CheckpointError: the newest checkpoint is corrupt.
+        """
+        self.config, self.session, self.directory = config, session, directory
+        obs_dim = int(session.env.observation_space.shape[0])  # type: ignore[index]
+        act_dim = int(session.env.action_space.shape[0])  # type: ignore[index]
+        self.algorithm: Algorithm = make_algorithm(config.algorithm, obs_dim, act_dim, config.seed)
+        self.buffer = ReplayBuffer(config.training.buffer_capacity, obs_dim, act_dim)
+        self.metrics: list[dict[str, float]] = []
+        self.latencies_s: list[float] = []
+        self.epoch = 0
+        self._saved_epoch = -1
+        if (path := latest_checkpoint(directory / "checkpoints")) is not None:
+            self._restore(load_checkpoint(path))
+            logger.info("resumed from %s at epoch %d", path, self.epoch)
+        elif config.training.seed_data is not None:
+            self.buffer.add(load_transitions(config.training.seed_data, obs_dim, act_dim))
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        self.algorithm.load_state_dict(checkpoint.algorithm)
+        self.buffer = ReplayBuffer.from_arrays(
+            checkpoint.buffer, capacity=self.buffer.capacity, obs_dim=self.buffer.obs_dim, act_dim=self.buffer.act_dim
+        )
+        self.metrics, self.epoch = list(checkpoint.metrics), checkpoint.epoch
+        self._saved_epoch = self.epoch
+
+    def run(
+        self,
+        on_epoch: Callable[[Progress], None] | None = None,
+        on_step: Callable[[], None] | None = None,
+        max_epochs: int | None = None,
+    ) -> bool:
+        """Train to the end of the budget. Returns False if ``on_step`` stopped it with :class:`StopRequestedError`.
+
+        On a stop, the epoch in progress is dropped and the state before it is saved: resuming gives
+        the run that would have been. ``max_epochs`` bounds the epochs of this call.
+        """
+        epochs = self.config.training.epochs
+        end = epochs if max_epochs is None else min(epochs, self.epoch + max_epochs)
+        try:
+            while self.epoch < end and not self._goal_reached():
+                row = self._run_epoch(on_step)
+                if on_epoch is not None:
+                    on_epoch(Progress(row, self.epoch, epochs))
+        except StopRequestedError:
+            logger.info("stopped by request in epoch %d", self.epoch)
+            self.save()
+            return False
+        self.save()
+        return True
+
+    def _run_epoch(self, on_step: Callable[[], None] | None) -> dict[str, float]:
+        start = time.perf_counter()
+        self.session.deploy(self.algorithm, self.epoch)
+        threshold = self.algorithm.threshold
+        rollout: Rollout = collect(
+            self.session.env,
+            self.algorithm.policy(),
+            self.config.training.steps_per_epoch,
+            seed=self.config.seed,
+            epoch=self.epoch,
+            on_step=on_step,
+        )
+        self.buffer.add(rollout.batch)
+        learned = self.algorithm.update(rollout.batch, self.buffer, rollout.stats)
+        previous = self.metrics[-1] if self.metrics else None
+        row = epoch_metrics(self.epoch, rollout, previous, threshold, time.perf_counter() - start)
+        row.update({f"algorithm/{name}": float(value) for name, value in learned.items()})
+        self.metrics.append(row)
+        self.latencies_s += rollout.latencies_s
+        self.epoch += 1
+        write_csv(self.directory / "metrics.csv", self.metrics)
+        if self.epoch % self.config.training.checkpoint_interval == 0:
+            self.save()
+        return row
+
+    def _goal_reached(self) -> bool:
+        bar = self.config.training.stop_at_goals
+        recent = [row["goals_mean"] for row in self.metrics[-GOAL_WINDOW:] if not math.isnan(row["goals_mean"])]
+        return bar is not None and len(recent) == GOAL_WINDOW and float(np.mean(recent)) >= bar
+
+    def save(self) -> None:
+        """Write a checkpoint of the state between two epochs, unless this epoch's is there already."""
+        if self._saved_epoch == self.epoch:
+            return
+        checkpoint = Checkpoint(self.epoch, self.algorithm.state_dict(), self.buffer.arrays(), self.metrics)
+        save_checkpoint(self.directory / "checkpoints", checkpoint)
+        self._saved_epoch = self.epoch

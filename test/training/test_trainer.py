@@ -1,0 +1,148 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from training_helpers import metric_rows, tiny_config
+
+from safe_rl_ros.training.checkpoint import CheckpointError, latest_checkpoint, load_checkpoint
+from safe_rl_ros.training.rollout import StopRequestedError
+from safe_rl_ros.training.run import StopFlag, prepare_directory, train
+from safe_rl_ros.types import ConfigError
+
+
+def final_state(directory: Path) -> dict[str, torch.Tensor]:
+    path = latest_checkpoint(directory / "checkpoints")
+    assert path is not None
+    return load_checkpoint(path).algorithm
+
+
+def assert_same_run(first: Path, second: Path) -> None:
+    a, b = final_state(first), final_state(second)
+    assert a.keys() == b.keys()
+    for name in a:
+        assert torch.equal(a[name], b[name]), name
+    assert metric_rows(first / "metrics.csv") == metric_rows(second / "metrics.csv")
+    bundles = [json.loads((run / "bundle" / "manifest.json").read_text()) for run in (first, second)]
+    assert bundles[0]["weights_sha256"] == bundles[1]["weights_sha256"]
+
+
+@pytest.mark.parametrize("algorithm", ["csc", "trpo", "q_ensembles"])
+def test_resume_equals_an_uninterrupted_run(algorithm: str, tmp_path: Path) -> None:
+    config = tiny_config(algorithm)
+    whole = prepare_directory(config, tmp_path / "whole", resume=False)
+    summary = train(config, whole)
+    assert summary["finished"]
+    assert summary["training"]["steps"] == 600
+
+    parts = prepare_directory(config, tmp_path / "parts", resume=False)
+    train(config, parts, max_epochs=1)
+    prepare_directory(config, tmp_path / "parts", resume=True)
+    train(config, parts, max_epochs=2)
+    train(config, parts)
+    assert_same_run(whole, parts)
+
+
+def test_resume_after_a_stop_in_the_middle_of_an_epoch(tmp_path: Path) -> None:
+    config = tiny_config()
+    whole = prepare_directory(config, tmp_path / "whole", resume=False)
+    train(config, whole)
+
+    parts = prepare_directory(config, tmp_path / "parts", resume=False)
+    flag, calls = StopFlag(), []
+    check = flag.check
+
+    def check_and_stop() -> None:
+        calls.append(1)
+        if len(calls) == 230:  # epoch 1, step 80
+            flag.request()
+        check()
+
+    flag.check = check_and_stop  # type: ignore[method-assign]
+    summary = train(config, parts, flag=flag)
+    assert not summary["finished"]
+    assert summary["epochs"] == 1
+    train(config, parts)
+    assert_same_run(whole, parts)
+
+
+def test_sigkill_in_the_middle_of_a_run_loses_at_most_one_epoch(tmp_path: Path) -> None:
+    config = tiny_config("csc", "training.total_steps=3000")
+    whole = prepare_directory(config, tmp_path / "whole", resume=False)
+    train(config, whole)
+
+    code = (
+        "from training_helpers import tiny_config\n"
+        "from pathlib import Path\n"
+        "from safe_rl_ros.training.run import prepare_directory, train\n"
+        "config = tiny_config('csc', 'training.total_steps=3000')\n"
+        f"train(config, prepare_directory(config, Path({str(tmp_path / 'parts')!r}), resume=False))\n"
+    )
+    path = os.pathsep.join([str(Path(__file__).parent), *[p for p in sys.path if p]])
+    process = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path})
+    checkpoints = tmp_path / "parts" / config.name / "checkpoints"
+    deadline = time.monotonic() + 60
+    while latest_checkpoint(checkpoints) is None and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait(timeout=10)
+    found = latest_checkpoint(checkpoints)
+    assert found is not None
+    assert load_checkpoint(found).epoch < 20, "the process was meant to die before its end"
+    train(config, prepare_directory(config, tmp_path / "parts", resume=True))
+    assert_same_run(whole, checkpoints.parent)
+
+
+def test_an_existing_run_is_neither_overwritten_nor_mixed(tmp_path: Path) -> None:
+    config = tiny_config()
+    directory = prepare_directory(config, tmp_path, resume=False)
+    train(config, directory, max_epochs=1)
+    with pytest.raises(ConfigError, match="--resume"):
+        prepare_directory(config, tmp_path, resume=False)
+    with pytest.raises(ConfigError, match="another algorithm"):
+        prepare_directory(tiny_config("csc", "algorithm.alpha=0.3"), tmp_path, resume=True)
+    with pytest.raises(ConfigError, match="another seed"):
+        prepare_directory(tiny_config("csc", "seed=9"), tmp_path, resume=True)
+    prepare_directory(tiny_config("csc", "training.total_steps=900"), tmp_path, resume=True)
+    with pytest.raises(ConfigError, match="nothing to resume"):
+        prepare_directory(config, tmp_path / "elsewhere", resume=True)
+
+
+def test_a_corrupt_checkpoint_is_refused_not_skipped(tmp_path: Path) -> None:
+    config = tiny_config()
+    directory = prepare_directory(config, tmp_path, resume=False)
+    train(config, directory, max_epochs=1)
+    path = latest_checkpoint(directory / "checkpoints")
+    assert path is not None
+    weights = path / "algorithm.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-8])
+    with pytest.raises(CheckpointError, match=r"algorithm\.safetensors"):
+        train(config, directory)
+
+
+def test_results_of_a_run(tmp_path: Path) -> None:
+    config = tiny_config()
+    directory = prepare_directory(config, tmp_path, resume=False)
+    train(config, directory)
+    for name in ("config.yaml", "robot.yaml", "task.yaml", "metrics.csv", "summary.json", "bundle/manifest.json"):
+        assert (directory / name).is_file(), name
+    for name in ("return", "failures", "veto_rate"):
+        assert (directory / "plots" / f"{name}.png").stat().st_size > 5000
+    summary = json.loads((directory / "summary.json").read_text())
+    low, high = summary["training"]["failures_ci95"]
+    assert low <= summary["training"]["failures_per_episode"] <= high
+
+
+def test_signals_become_a_flag_and_handlers_are_restored() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with StopFlag().on_signals() as flag:
+        flag.check()
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(StopRequestedError):
+            flag.check()
+    assert signal.getsignal(signal.SIGINT) is before
