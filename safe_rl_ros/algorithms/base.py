@@ -59,6 +59,10 @@ class Algorithm(Protocol):
         """
         ...
 
+    def pretrain(self, buffer: ReplayBuffer) -> dict[str, float]:
+        """Learn what can be learned from logged data before the first rollout: one round of critic updates."""
+        ...
+
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Return everything needed to resume exactly: weights, optimisers, multipliers, generators."""
         ...
@@ -143,6 +147,10 @@ class OnPolicyAlgorithm:
     def threshold(self) -> float:
         """Return 1: nothing is vetoed here."""
         return 1.0
+
+    def pretrain(self, buffer: ReplayBuffer) -> dict[str, float]:
+        """Return no metrics: without a critic, nothing is learned from logged data."""
+        return {}
 
     def update(self, rollout: TransitionBatch, buffer: ReplayBuffer, stats: EpochStats) -> dict[str, float]:
         """Learn from one epoch (see :class:`Algorithm`), all or nothing.

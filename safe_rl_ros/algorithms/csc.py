@@ -78,6 +78,10 @@ class CSC(OnPolicyAlgorithm):
             return config.fixed_threshold
         return veto_threshold(config.chi, self.failure_rate, config.safety_gamma)
 
+    def pretrain(self, buffer: ReplayBuffer) -> dict[str, float]:
+        """Fit Q_C on logged data (step 8 of the paper: D may be seeded)."""
+        return self._fit_critic(buffer)
+
     def _learn(self, rollout: TransitionBatch, buffer: ReplayBuffer, stats: EpochStats) -> dict[str, float]:
         """Algorithm 1, after the rollout: critic, policy by line search, multiplier, Vhat."""
         rows, value_target = self._policy_rows(rollout)

@@ -74,6 +74,10 @@ class QEnsembles(OnPolicyAlgorithm):
         """Return the pessimistic risk (B,)."""
         return self.safety_critic.risk(obs, action, self.config.pessimism, self.config.std_factor)
 
+    def pretrain(self, buffer: ReplayBuffer) -> dict[str, float]:
+        """Fit the members on logged data, as CSC does."""
+        return self._fit_critics(buffer)
+
     def _learn(self, rollout: TransitionBatch, buffer: ReplayBuffer, stats: EpochStats) -> dict[str, float]:
         config, scalars = self.config, self._scalars
         rows, value_target = self._policy_rows(rollout)

@@ -28,8 +28,10 @@ class TrainingConfig(StrictModel):
         200_000, gt=0, description="Rows of experience kept for the safety critic, oldest dropped."
     )
     seed_data: str | None = Field(
-        None, description="Transitions (.npz) that fill the critic's data before the first epoch."
+        None,
+        description="Transitions (.npz, another run's say) for the critic, before the first epoch.",
     )
+    seed_rounds: int = Field(10, ge=1, description="Rounds of critic updates on the seed data before the first epoch.")
     stop_at_goals: float | None = Field(
         None, gt=0, description="End early once this many goals per episode are reached, mean of the last 5 epochs."
     )

@@ -13,13 +13,14 @@ import numpy as np
 
 from safe_rl_ros.algorithms import make_algorithm
 from safe_rl_ros.algorithms.base import Algorithm
-from safe_rl_ros.data.dataset import load_transitions
+from safe_rl_ros.data.dataset import load_transitions, save_transitions
 from safe_rl_ros.data.replay_buffer import ReplayBuffer
 from safe_rl_ros.training.checkpoint import Checkpoint, latest_checkpoint, load_checkpoint, save_checkpoint
 from safe_rl_ros.training.metrics import epoch_metrics, write_csv
 from safe_rl_ros.training.rollout import Rollout, StopRequestedError, collect
 from safe_rl_ros.training.session import Session
 from safe_rl_ros.training.session_config import SessionConfig
+from safe_rl_ros.types import TransitionBatch
 
 logger = logging.getLogger(__name__)
 GOAL_WINDOW = 5
@@ -58,6 +59,9 @@ class Trainer:
             logger.info("resumed from %s at epoch %d", path, self.epoch)
         elif config.training.seed_data is not None:
             self.buffer.add(load_transitions(config.training.seed_data, obs_dim, act_dim))
+            for _ in range(config.training.seed_rounds):
+                learned = self.algorithm.pretrain(self.buffer)
+            logger.info("critic fitted on %d logged transitions: %s", len(self.buffer), learned)
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         self.algorithm.load_state_dict(checkpoint.algorithm)
@@ -90,6 +94,7 @@ class Trainer:
             self.save()
             return False
         self.save()
+        save_transitions(self.directory / "transitions.npz", TransitionBatch(**self.buffer.arrays()))  # type: ignore[arg-type]
         return True
 
     def _run_epoch(self, on_step: Callable[[], None] | None) -> dict[str, float]:

@@ -6,13 +6,18 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from training_helpers import metric_rows, tiny_config
 
+from safe_rl_ros.data.dataset import load_transitions
+from safe_rl_ros.inference import SafetyCritic
 from safe_rl_ros.training.checkpoint import CheckpointError, latest_checkpoint, load_checkpoint
 from safe_rl_ros.training.rollout import StopRequestedError
 from safe_rl_ros.training.run import StopFlag, prepare_directory, train
+from safe_rl_ros.training.session import InProcessSession
+from safe_rl_ros.training.trainer import Trainer
 from safe_rl_ros.types import ConfigError
 
 
@@ -146,3 +151,28 @@ def test_signals_become_a_flag_and_handlers_are_restored() -> None:
         with pytest.raises(StopRequestedError):
             flag.check()
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_logged_data_seeds_the_critic(tmp_path: Path) -> None:
+    first = prepare_directory(tiny_config(), tmp_path / "first", resume=False)
+    train(tiny_config(), first)
+    logged = first / "transitions.npz"
+    extra = [f"training.seed_data={logged}", "training.seed_rounds=40", "algorithm.critic_learning_rate=1e-2"]
+    seeded = tiny_config("csc", *extra)
+    with InProcessSession(seeded) as session:
+        trainer = Trainer(seeded, session, tmp_path / "seeded")
+        untrained = Trainer(tiny_config(), session, tmp_path / "bare")
+        data = load_transitions(logged, 29, 2)
+        assert len(trainer.buffer) == len(data) == 600
+
+        def separation(critic: SafetyCritic | None) -> float:
+            assert critic is not None
+            risk = [critic.risk(o, a[None])[0] for o, a in zip(data.obs, data.action_executed, strict=True)]
+            failed = data.cost > 0
+            assert failed.any()
+            return float(np.mean(np.asarray(risk)[failed]) - np.mean(np.asarray(risk)[~failed]))
+
+        # The critic knows logged failures before it has driven a metre.
+        assert separation(trainer.algorithm.critic()) > separation(untrained.algorithm.critic()) + 0.01
+    with pytest.raises(ConfigError, match=r"nowhere\.npz does not exist"), InProcessSession(seeded) as session:
+        Trainer(tiny_config("csc", "training.seed_data=nowhere.npz"), session, tmp_path / "none")
