@@ -1,0 +1,291 @@
+"""The launch files: what they start, with stand-ins for `launch` that always work, and for real where launch_ros is."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+LAUNCH_FILES = sorted((ROOT / "launch").glob("*.launch.py"))
+NODE_SOURCES = ROOT / "safe_rl_ros" / "ros"
+BUILT_IN_PARAMETERS = {"use_sim_time"}
+COMMON_ARGUMENTS = {"use_sim_time", "namespace", "params_file", "log_level"}
+HAS_LAUNCH = importlib.util.find_spec("launch_ros") is not None
+
+
+class Recorded:
+    """Stand-in for a class of `launch`: remembers what it was made of."""
+
+    def __init__(self, *positional: Any, **keywords: Any) -> None:
+        self.positional, self.keywords = positional, keywords
+        self.name = positional[0] if positional else keywords.get("name")
+
+
+class StandInConfiguration(Recorded):
+    """Stand-in for LaunchConfiguration; the context is a plain dict."""
+
+    def perform(self, context: dict[str, str]) -> str:
+        return context[self.name]
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], types.ModuleType]:
+    """Return a function that imports a launch file with stand-ins in place of `launch` and `launch_ros`."""
+    contents: dict[str, dict[str, Any]] = {
+        "launch": {"LaunchContext": dict, "LaunchDescription": Recorded},
+        "launch.actions": {name: Recorded for name in ("DeclareLaunchArgument", "OpaqueFunction", "Shutdown")},
+        "launch.substitutions": {"LaunchConfiguration": StandInConfiguration},
+        "launch_ros": {},
+        "launch_ros.actions": {name: type(name, (Recorded,), {}) for name in ("Node", "LifecycleNode")},
+    }
+    for name, attributes in contents.items():
+        module = types.ModuleType(name)
+        module.__dict__.update(attributes)
+        monkeypatch.setitem(sys.modules, name, module)
+
+    def load_file(name: str) -> types.ModuleType:
+        spec = importlib.util.spec_from_file_location("launch_file_under_test", ROOT / "launch" / name)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load_file
+
+
+def arguments_of(module: types.ModuleType) -> dict[str, dict[str, Any]]:
+    """Return name -> keywords of the declared launch arguments, in order."""
+    description = module.generate_launch_description()
+    entities = description.positional[0]
+    return {entity.name: entity.keywords for entity in entities if "default_value" in entity.keywords}
+
+
+def start(module: types.ModuleType, **changed: str) -> list[Recorded]:
+    """Return the nodes that a launch file starts, with its defaults but for ``changed``."""
+    arguments = arguments_of(module)
+    assert set(changed) <= set(arguments)
+    function = module.generate_launch_description().positional[0][-1].keywords["function"]
+    return function({**{name: keywords["default_value"] for name, keywords in arguments.items()}, **changed})
+
+
+def parameters_of(node: Recorded) -> dict[str, Any]:
+    """Return the node's parameters given as dictionaries, merged; files are left out."""
+    merged: dict[str, Any] = {}
+    for item in node.keywords["parameters"]:
+        merged |= item if isinstance(item, dict) else {}
+    return merged
+
+
+def declared_parameters(executable: str) -> set[str]:
+    """Return the names in a node's parameter tables: its own source and the ``*_parameters`` modules it imports."""
+    pending, names = [NODE_SOURCES / f"{executable}.py"], set()
+    for path in pending:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").endswith("_parameters"):
+                pending.append(NODE_SOURCES / f"{node.module.rpartition('.')[2]}.py")
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("NodeParameter", "_field"):
+                names |= {argument.value for argument in node.args[:1] if isinstance(argument, ast.Constant)}
+    return names
+
+
+VARIANTS = [
+    ("train.launch.py", {}),
+    ("train.launch.py", {"robot": "hardware", "use_sim_time": "false", "namespace": "rover1", "log_level": "debug"}),
+    ("filter.launch.py", {}),
+    (
+        "filter.launch.py",
+        {"critic": "shadow", "log_level": "debug", "policy_topic": "cmd_vel_policy", "bundle": "runs/demo/bundle"},
+    ),
+]
+
+
+def test_all_launch_files_are_covered_and_installed() -> None:
+    assert {path.name for path in LAUNCH_FILES} == {name for name, _ in VARIANTS}
+
+
+@pytest.mark.parametrize("path", LAUNCH_FILES, ids=lambda path: path.name)
+def test_arguments_have_descriptions_and_text_defaults(path: Path, load: Callable[[str], types.ModuleType]) -> None:
+    arguments = arguments_of(load(path.name))
+    assert set(arguments) >= COMMON_ARGUMENTS
+    for name, keywords in arguments.items():
+        assert re.fullmatch(r"[A-Za-z].{10,}\.", keywords["description"]), name
+        assert isinstance(keywords["default_value"], str), name
+        assert keywords["default_value"] in keywords.get("choices", [keywords["default_value"]]), name
+
+
+@pytest.mark.parametrize("path", LAUNCH_FILES, ids=lambda path: path.name)
+def test_every_argument_is_used(path: Path, load: Callable[[str], types.ModuleType]) -> None:
+    nodes = ast.walk(ast.parse(path.read_text()))
+    reads = [node for node in nodes if isinstance(node, ast.Subscript) and ast.unparse(node.value) == "value"]
+    assert {ast.literal_eval(node.slice) for node in reads} == set(arguments_of(load(path.name)))
+
+
+@pytest.mark.parametrize(("name", "changed"), VARIANTS)
+def test_executables_and_parameters_exist(
+    name: str, changed: dict[str, str], load: Callable[[str], types.ModuleType]
+) -> None:
+    for node in start(load(name), **changed):
+        executable = node.keywords["executable"]
+        assert node.keywords["package"] == "safe_rl_ros"
+        assert (ROOT / "scripts" / executable).is_file(), f"{name}: no executable {executable}"
+        unknown = set(parameters_of(node)) - declared_parameters(executable) - BUILT_IN_PARAMETERS
+        assert not unknown, f"{name}: {executable} declares no parameter {sorted(unknown)}"
+        assert node.keywords["namespace"] == changed.get("namespace", "")
+        assert node.keywords["arguments"] == ["--ros-args", "--log-level", changed.get("log_level", "info")]
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize(("name", "changed"), VARIANTS)
+def test_parameter_values_pass_the_nodes_own_checks(
+    name: str, changed: dict[str, str], load: Callable[[str], types.ModuleType]
+) -> None:
+    from safe_rl_ros.ros import filter_parameters, learner_node, twin_node
+
+    tables = {
+        "twin_node": twin_node.PARAMETERS,
+        "safety_filter_node": (*filter_parameters.NODE_PARAMETERS, *filter_parameters.FILTER_PARAMETERS),
+        "learner_node": learner_node.PARAMETERS,
+    }
+    for node in start(load(name), **changed):
+        known = {parameter.name: parameter for parameter in tables[node.keywords["executable"]]}
+        assert set(known) == declared_parameters(node.keywords["executable"]), "the test reads the wrong table"
+        for key, value in parameters_of(node).items():
+            if key not in BUILT_IN_PARAMETERS:
+                assert type(value) is type(known[key].default), key
+                assert known[key].problem(value) is None
+
+
+def test_train_starts_twin_filter_and_learner_in_lockstep(load: Callable[[str], types.ModuleType]) -> None:
+    nodes = {node.keywords["executable"]: node for node in start(load("train.launch.py"))}
+    assert sorted(nodes) == ["learner_node", "safety_filter_node", "twin_node"]
+    twin, safety_filter = parameters_of(nodes["twin_node"]), parameters_of(nodes["safety_filter_node"])
+    assert {twin["timing"], safety_filter["timing"]} == {"lockstep"}
+    # One session file names the robot and the task of all of them.
+    assert (
+        (twin["robot"], twin["task"])
+        == (safety_filter["robot"], safety_filter["task"])
+        == ("rover.yaml", "hazard_nav.yaml")
+    )
+    # The twin is the clock; everything else follows it. Only the learner's end ends the launch.
+    assert "use_sim_time" not in twin
+    assert safety_filter["use_sim_time"] is True
+    learner = parameters_of(nodes["learner_node"])
+    assert (learner["timing"], learner["robot_kind"]) == ("lockstep", "twin")
+    assert [name for name, node in nodes.items() if "on_exit" in node.keywords] == ["learner_node"]
+
+
+def test_train_on_hardware_starts_no_twin_and_keeps_wall_time(load: Callable[[str], types.ModuleType]) -> None:
+    nodes = start(load("train.launch.py"), robot="hardware", use_sim_time="false", params_file="robot.yaml")
+    assert sorted(node.keywords["executable"] for node in nodes) == ["learner_node", "safety_filter_node"]
+    assert parameters_of(nodes[-1])["robot_kind"] == "hardware"
+    for node in nodes:
+        assert parameters_of(node)["timing"] == "realtime"
+        assert parameters_of(node)["use_sim_time"] is False
+        assert node.keywords["parameters"][-1] == "robot.yaml", "the file comes last, so that it overrides"
+
+
+def test_train_refuses_a_session_that_names_no_files(tmp_path: Path, load: Callable[[str], types.ModuleType]) -> None:
+    session = tmp_path / "session.yaml"
+    session.write_text("name: x\nrobot: rover.yaml\ntask: {max_episode_steps: 5}\n")
+    with pytest.raises(ValueError, match=r"session\.yaml: task = .*expected a file name"):
+        start(load("train.launch.py"), config=str(session))
+
+
+def test_filter_takes_the_policys_topic_and_gives_the_robots(load: Callable[[str], types.ModuleType]) -> None:
+    (node,) = start(load("filter.launch.py"), policy_topic="cmd_vel_policy", command_topic="base/cmd_vel")
+    topics = dict(node.keywords["remappings"])
+    assert topics == {"~/proposed": "cmd_vel_policy", "cmd_vel": "base/cmd_vel", "goal_pose": "goal_pose"}
+    sources = (NODE_SOURCES / "safety_filter_node.py").read_text() + (ROOT / "config/robots/rover.yaml").read_text()
+    for topic in topics:
+        assert re.search(rf'["\s]{re.escape(topic)}["\s]', sources), f"the filter has no topic {topic}"
+
+
+LAUNCH_SCRIPT = """
+import sys
+from launch import LaunchDescription, LaunchService
+from launch.actions import IncludeLaunchDescription
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+pairs = [item.split(":=") for item in sys.argv[2:]]
+service = LaunchService()
+service.include_launch_description(
+    LaunchDescription([IncludeLaunchDescription(PythonLaunchDescriptionSource(sys.argv[1]), launch_arguments=pairs)])
+)
+sys.exit(service.run())
+"""
+
+
+needs_launch = pytest.mark.skipif(
+    not HAS_LAUNCH, reason="launch_ros is not installed: it comes with a ROS 2 installation, not from wheels"
+)
+
+
+def run_launch(prefix: Path, log: Path, name: str, *arguments: str) -> subprocess.Popen[bytes]:
+    """Start a launch file of the prefix with the real `launch`, its output going to ``log``."""
+    prefixes = [str(prefix), os.environ["AMENT_PREFIX_PATH"]]
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    variables = {**os.environ, "AMENT_PREFIX_PATH": os.pathsep.join(prefixes), "PATH": path}
+    command = [sys.executable, "-c", LAUNCH_SCRIPT, str(prefix / "share" / "safe_rl_ros" / "launch" / name), *arguments]
+    with log.open("w") as output:
+        return subprocess.Popen(
+            command, env=variables, stdout=output, stderr=subprocess.STDOUT, cwd=log.parent, start_new_session=True
+        )
+
+
+@pytest.mark.ros
+@needs_launch
+def test_train_launch_runs_a_session_to_its_end(installed_prefix: Path, tmp_path: Path) -> None:
+    """For real: three processes in a namespace on simulated time; the learner's end ends the launch."""
+    session = tmp_path / "tiny.yaml"
+    session.write_text(
+        "name: tiny\nseed: 1\nrobot: rover.yaml\ntask: hazard_nav.yaml\nalgorithm: {name: csc}\n"
+        "training: {total_steps: 60, steps_per_epoch: 60}\n"
+    )
+    log = tmp_path / "launch.log"
+    process = run_launch(installed_prefix, log, "train.launch.py", f"config:={session}", "namespace:=rover1")
+    try:
+        assert process.wait(timeout=90) == 0, log.read_text()
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=30)
+    assert log.read_text().count("process has finished cleanly") == 3
+    assert '"finished": true' in (tmp_path / "runs" / "tiny" / "summary.json").read_text()
+
+
+@pytest.mark.ros
+@needs_launch
+def test_filter_launch_runs_and_ends_on_sigint(installed_prefix: Path, tmp_path: Path) -> None:
+    """For real: the node comes up under its name with the arguments' parameters, and Ctrl-C ends everything."""
+    import rclpy
+    from rcl_interfaces.srv import GetParameters
+    from rclpy.signals import SignalHandlerOptions
+
+    log = tmp_path / "launch.log"
+    process = run_launch(installed_prefix, log, "filter.launch.py", "namespace:=rover1", "critic:=off")
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        node = rclpy.create_node("launch_test")
+        client = node.create_client(GetParameters, "/rover1/safety_filter/get_parameters")
+        assert client.wait_for_service(timeout_sec=30.0), log.read_text()
+        future = client.call_async(GetParameters.Request(names=["critic", "robot", "autostart"]))
+        deadline = time.monotonic() + 10.0
+        while not future.done() and time.monotonic() < deadline:
+            rclpy.spin_once(node, timeout_sec=0.1)
+        critic, robot, autostart = future.result().values
+        assert (critic.string_value, robot.string_value, autostart.bool_value) == ("off", "rover.yaml", True)
+    finally:
+        rclpy.try_shutdown()
+        process.send_signal(signal.SIGINT)
+        status = process.wait(timeout=30)
+    assert status == 0, log.read_text()
+    assert "process has finished cleanly" in log.read_text()
