@@ -1,0 +1,63 @@
+"""What the filter node counts and shows. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from safe_rl_ros.types import FilterDecision
+
+LATENCY_WINDOW = 1000
+
+
+@dataclass
+class FilterStatus:
+    """Figures of a filter node since its start."""
+
+    reasons: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
+    """Messages that did not fit the robot spec, by topic."""
+    faults: int = 0
+    """Ticks that raised (each ended in a stop)."""
+    last: FilterDecision | None = None
+    last_problem: str = ""
+    refused_sha256: str = ""
+    refused_reason: str = ""
+    _latencies_s: deque[float] = field(default_factory=lambda: deque(maxlen=LATENCY_WINDOW))
+
+    def note(self, decision: FilterDecision) -> None:
+        """Count a decision."""
+        self.last = decision
+        self.reasons[decision.reason.name] += 1
+        self._latencies_s.append(decision.latency_s)
+
+    def note_dropped(self, topic: str, reason: str) -> None:
+        """Count a message that was dropped."""
+        self.dropped[topic] += 1
+        self.last_problem = reason
+
+    def latency_us(self) -> dict[str, float]:
+        """Return p50 and p99 of the latest decisions' latency, microseconds; empty before the first one."""
+        if not self._latencies_s:
+            return {}
+        p50, p99 = np.percentile(np.array(self._latencies_s), (50, 99)) * 1e6
+        return {"latency_p50_us": round(float(p50), 1), "latency_p99_us": round(float(p99), 1)}
+
+    def refuse(self, sha256: str, reason: str) -> None:
+        """Remember why a bundle was refused; empty texts forget it."""
+        self.refused_sha256, self.refused_reason = sha256, reason
+
+    def values(self) -> dict[str, object]:
+        """Return everything for diagnostics."""
+        last = self.last
+        return {
+            "decisions": sum(self.reasons.values()),
+            **{f"reason.{name}": count for name, count in sorted(self.reasons.items())},
+            **{f"dropped.{topic}": count for topic, count in sorted(self.dropped.items())},
+            "faults": self.faults,
+            "last_reason": "" if last is None else last.reason.name,
+            "last_problem": self.last_problem,
+            **self.latency_us(),
+        }

@@ -1,0 +1,149 @@
+"""A training session over ROS 2: the learner here, the safety filter and the twin in processes of their own."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+
+from safe_rl_ros.algorithms.base import Algorithm
+from safe_rl_ros.bundle import load_bundle
+from safe_rl_ros.envs.robot_env import make_robot_env
+from safe_rl_ros.ros.filter_parameters import parameters_of
+from safe_rl_ros.ros.robot_backend import RosBackend
+from safe_rl_ros.ros.supervisor import Supervisor, ros_arguments, ros_variables
+from safe_rl_ros.training.session import write_bundle
+from safe_rl_ros.training.session_config import SessionConfig
+from safe_rl_ros.types import ConfigError
+
+logger = logging.getLogger(__name__)
+KEPT_BUNDLES = 3
+EXECUTOR = "events"
+
+
+def _domain_id(config: SessionConfig) -> int | None:
+    """Return the configured domain, else the environment's, else None (a free one)."""
+    if config.ros.domain_id is not None:
+        return config.ros.domain_id
+    text = os.environ.get("ROS_DOMAIN_ID")
+    if text is None:
+        return None
+    if not text.isdecimal():
+        raise ConfigError(f"environment variable ROS_DOMAIN_ID = {text!r}, expected 0 to 232")
+    return int(text)
+
+
+class ExternalSession:
+    """A session on nodes that somebody else (a launch file) has started."""
+
+    def __init__(
+        self,
+        config: SessionConfig,
+        directory: Path,
+        *,
+        domain_id: int | None = None,
+        namespace: str = "",
+        hardware: bool = False,
+        check: Callable[[], None] | None = None,
+    ) -> None:
+        """Connect and wait until the filter is armed.
+
+        Args:
+            config: the session.
+            directory: the run's directory; bundles for the filter go to ``bundles``.
+            domain_id: ROS domain, by default the environment's.
+            namespace: ROS namespace of the nodes.
+            hardware: True if there is no twin to reset; episodes begin where the robot stands.
+            check: called while waiting, may raise.
+
+        Raises:
+            BackendError: filter or robot did not appear in time; the message lists what is missing.
+        """
+        self.config, self.directory = config, directory
+        self._spec = config.robot_spec
+        self._backend = RosBackend(
+            self._spec,
+            timing=config.ros.timing,
+            domain_id=domain_id,
+            namespace=namespace,
+            executor=EXECUTOR,
+            step_timeout_s=config.ros.step_timeout_s,
+            startup_timeout_s=config.ros.startup_timeout_s,
+            twin_name=None if hardware else "twin",
+        )
+        try:
+            self._backend.wait_ready(check)
+            self._env = make_robot_env(self._spec, config.task, backend=self._backend)
+        except BaseException:
+            self._backend.close()
+            raise
+        self.env: gymnasium.Env[Any, Any] = self._env
+
+    def deploy(self, algorithm: Algorithm, epoch: int) -> None:
+        """Write the networks as a bundle, announce it, and wait until the filter uses it.
+
+        Raises:
+            BundleError: the filter refused it.
+            BackendError: the filter did not answer.
+        """
+        if algorithm.critic() is None:
+            return
+        bundles = self.directory / "bundles"
+        path = bundles / f"epoch_{epoch:05d}"
+        digest = write_bundle(path, algorithm, self.config, self.env)
+        self._backend.announce_bundle(path, digest, self.config.ros.startup_timeout_s)
+        for old in sorted(bundles.glob("epoch_*"))[:-KEPT_BUNDLES]:
+            shutil.rmtree(old)
+
+    def deploy_bundle(self, path: Path) -> None:
+        """Announce a bundle on disk and wait until the filter uses it."""
+        bundle = load_bundle(path, spec_hash=self._spec.hash, obs_names=self._env.observer.names)
+        if bundle.critic is not None:
+            self._backend.announce_bundle(path, bundle.hash, self.config.ros.startup_timeout_s)
+
+    def close(self) -> None:
+        """Stop the robot and disconnect. Idempotent."""
+        self._backend.close()
+
+
+class RosSession(ExternalSession):
+    """Starts twin and filter, connects to them, and ends them: the ``ros`` backend of ``safe-rl-ros train``."""
+
+    def __init__(self, config: SessionConfig, directory: Path) -> None:
+        """Start the processes and wait until the filter is armed; their logs go to ``directory/log``.
+
+        Raises:
+            BackendError: a process died or did not appear in time; nothing is left running.
+        """
+        self._supervisor = Supervisor(_domain_id(config), directory / "log")
+        # The learner's own participant must look for the others where they are.
+        os.environ.update(ros_variables(self._supervisor.domain_id))
+        try:
+            self._start_nodes(config, directory)
+            super().__init__(config, directory, domain_id=self._supervisor.domain_id, check=self._supervisor.check)
+        except BaseException:
+            self._supervisor.stop()
+            raise
+        logger.info("ROS session on domain %d, logs in %s", self._supervisor.domain_id, directory / "log")
+
+    def _start_nodes(self, config: SessionConfig, directory: Path) -> None:
+        files = {"robot": str(directory / "robot.yaml"), "task": str(directory / "task.yaml")}
+        common = {**files, "timing": config.ros.timing, "executor": EXECUTOR}
+        self._supervisor.start("twin", "safe_rl_ros.ros.twin_node", ros_arguments(common))
+        arguments = ros_arguments({**common, "autostart": True, **parameters_of(config.filter)})
+        self._supervisor.start("safety_filter", "safe_rl_ros.ros.safety_filter_node", arguments)
+
+    def deploy(self, algorithm: Algorithm, epoch: int) -> None:
+        """As :meth:`ExternalSession.deploy`, and a process that has died is named at once, with its log."""
+        self._supervisor.check()
+        super().deploy(algorithm, epoch)
+
+    def close(self) -> None:
+        """Stop the robot and end every process. Idempotent."""
+        super().close()
+        self._supervisor.stop()

@@ -1,0 +1,208 @@
+"""The MuJoCo twin as a ROS node in its own process, with the topics of the real base.
+
+Subscribes the robot's command topic; publishes odom, scan, joint_states, ``/clock``, ``tf`` (where tf2_msgs is
+installed) and ``diagnostics``; serves ``~/reset`` (std_srvs/Trigger), which starts the episode whose seed is in
+the parameter ``reset_seed`` and answers ``{"stamp_ns": ..., "seed": ...}``.
+
+- ``timing: lockstep``: exactly one control period per command whose stamp is that of the current state; any other
+  command is dropped and counted. Time stands still between commands.
+- ``timing: realtime``: fixed rate by absolute deadlines on the steady clock; the newest command counts until it
+  is older than the robot spec's ``command.timeout_s``, then the base stops by itself.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import Twist, TwistStamped
+from nav_msgs.msg import Odometry
+from rclpy.clock import Clock as NodeClock
+from rclpy.clock import ClockType
+from rclpy.node import Node
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import JointState, LaserScan
+from std_srvs.srv import Trigger
+
+from safe_rl_ros.envs.mujoco_backend import MujocoBackend
+from safe_rl_ros.envs.robot_spec import load_robot_spec
+from safe_rl_ros.envs.tasks.hazard_nav import HazardNav, load_hazard_nav
+from safe_rl_ros.ros import diagnostics, qos
+from safe_rl_ros.ros.conversions import CommandCodec, StateWriter, read_stamp, write_stamp
+from safe_rl_ros.ros.lockstep import CommandGate
+from safe_rl_ros.ros.parameters import NodeParameter, declare
+from safe_rl_ros.ros.spin import EXECUTORS, DeadlineTicker, run
+from safe_rl_ros.ros.transforms import TransformWriter
+from safe_rl_ros.types import BackendError, ConfigError, FloatArray, RobotState
+
+NODE_NAME = "twin"
+PARAMETERS = (
+    NodeParameter("robot", "rover", "Robot spec: a YAML file, or a name in config/robots."),
+    NodeParameter("task", "hazard_nav", "Task: a YAML file, or a name in config/tasks."),
+    NodeParameter("timing", "lockstep", "One period per command, or wall clock.", choices=qos.TIMINGS),
+    NodeParameter("executor", "single", "rclpy executor of this process.", choices=EXECUTORS),
+    NodeParameter(
+        "reset_seed", 0, "Seed of the episode that the next ~/reset starts.", 0, 2**63 - 1, read_only=False
+    ),
+)
+
+
+class TwinNode(Node):
+    """Translates between topics and a :class:`MujocoBackend`."""
+
+    def __init__(self) -> None:
+        """Declare parameters, compile the scene, start the first episode and show its state.
+
+        Raises:
+            ConfigError: a parameter or file is wrong.
+        """
+        super().__init__(NODE_NAME)
+        values = declare(self, PARAMETERS)
+        self.executor_name: str = values["executor"]
+        self._timing: qos.Timing = values["timing"]
+        self._spec = load_robot_spec(values["robot"])
+        if self._timing == "lockstep" and not self._spec.command.stamped:
+            raise ConfigError("timing = 'lockstep' needs command.stamped: true in the robot spec")
+        task = HazardNav(load_hazard_nav(values["task"]), self._spec.footprint_radius_m)
+        self._backend = MujocoBackend(self._spec, task.layout)
+        self._writer = StateWriter(self._spec)
+        self._commands = CommandCodec(self._spec)
+        self._gate = CommandGate()
+        self._clock_message = Clock()
+        self._command: FloatArray | None = None
+        self._command_arrival_ns = self._published_ns = 0
+        self._counts = {"steps": 0, "resets": 0, "refused_commands": 0, "timeouts": 0, "received": 0, "repeats": 0}
+        self.ticker = DeadlineTicker(self._spec.period_ns) if self._timing == "realtime" else None
+        self._create_entities()
+        self._reset(int(values["reset_seed"]))
+
+    def _create_entities(self) -> None:
+        sensors, command = self._spec.sensors, self._spec.command
+        writer = qos.sensor_writer()
+        self._odom = self.create_publisher(Odometry, sensors.odom.topic, writer)
+        self._scan = self.create_publisher(LaserScan, sensors.scan.topic, writer)
+        self._joints = self.create_publisher(JointState, sensors.joint_states.topic, writer)
+        self._clock_topic = self.create_publisher(Clock, "/clock", qos.clock())
+        self._transforms = TransformWriter(self, self._spec.frames.odom, self._spec.frames.base)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "diagnostics", qos.diagnostics())
+        kind, callback = (TwistStamped, self._on_stamped) if command.stamped else (Twist, self._on_plain)
+        self.create_subscription(kind, command.topic, callback, qos.command())
+        self.create_service(Trigger, "~/reset", self._on_reset)
+        steady = NodeClock(clock_type=ClockType.STEADY_TIME)  # also with use_sim_time
+        self.create_timer(diagnostics.PERIOD_S, self._publish_diagnostics, clock=steady)
+        if self._timing == "lockstep":
+            self.create_timer(qos.REPEAT_S, self._repeat_if_idle, clock=steady)
+
+    def tick(self) -> None:
+        """Real time: advance by one period with the newest command, or stop if it is too old."""
+        command = self._command
+        if command is not None:
+            age_s = (time.monotonic_ns() - self._command_arrival_ns) * 1e-9
+            if not age_s <= self._spec.command.timeout_s:
+                self._counts["timeouts"] += 1
+                self._command = command = None
+        self._advance(self._spec.command_stop if command is None else command)
+
+    def send_stop(self) -> None:
+        """Stop the simulated base; there is nobody to tell."""
+        self._backend.stop()
+
+    def destroy_node(self) -> None:
+        """Release the simulator, then the node."""
+        self._backend.close()
+        super().destroy_node()
+
+    def _on_stamped(self, message: TwistStamped) -> None:
+        self._on_command(message.twist, read_stamp(message.header.stamp))
+
+    def _on_plain(self, message: Twist) -> None:
+        self._on_command(message, 0)
+
+    def _on_command(self, twist: Twist, stamp_ns: int) -> None:
+        self._counts["received"] += 1
+        command = self._commands.read(twist)
+        if self._timing == "realtime":
+            self._command, self._command_arrival_ns = command, time.monotonic_ns()
+        elif self._gate.accept(stamp_ns):
+            self._advance(command)
+
+    def _advance(self, command: FloatArray) -> None:
+        try:
+            result = self._backend.step(command)
+        except BackendError as error:
+            # As a real base would: a command that cannot be carried out is a stop, and time goes on.
+            self._counts["refused_commands"] += 1
+            self._command = None
+            self.get_logger().error(f"command refused, stopping: {error}", throttle_duration_sec=1.0)
+            result = self._backend.step(self._spec.command_stop)
+        self._counts["steps"] += 1
+        self._publish(result.state)
+
+    def _publish(self, state: RobotState) -> None:
+        self._gate.move_to(state.stamp_ns)
+        self._writer.write(state)
+        write_stamp(self._clock_message.clock, state.stamp_ns)
+        self._publish_written()
+
+    def _repeat_if_idle(self) -> None:
+        """Lock-step: show the state again, for consumers that had not found the twin yet (see :mod:`.qos`)."""
+        if time.monotonic_ns() - self._published_ns >= qos.REPEAT_S * 1e9:
+            self._counts["repeats"] += 1
+            self._publish_written()
+
+    def _publish_written(self) -> None:
+        self._published_ns = time.monotonic_ns()
+        self._odom.publish(self._writer.odom)
+        self._scan.publish(self._writer.scan)
+        self._joints.publish(self._writer.joints)
+        self._clock_topic.publish(self._clock_message)
+        self._transforms.publish(self._writer.odom)
+
+    def _reset(self, seed: int) -> RobotState:
+        state = self._backend.reset(seed)
+        self._command = None
+        self._counts["resets"] += 1
+        self._publish(state)
+        return state
+
+    def _on_reset(self, _request: Any, response: Any) -> Any:
+        seed = int(self.get_parameter("reset_seed").value or 0)
+        try:
+            state = self._reset(seed)
+        except (BackendError, ConfigError) as error:
+            response.success, response.message = False, str(error)
+            return response
+        response.success = True
+        response.message = json.dumps({"stamp_ns": state.stamp_ns, "seed": seed})
+        return response
+
+    def _publish_diagnostics(self) -> None:
+        gate, ticker = self._gate, self.ticker
+        values: dict[str, object] = {
+            "timing": self._timing,
+            "stamp_ns": gate.current_ns,
+            **self._counts,
+            "accepted": gate.accepted,
+            "duplicate_commands": gate.duplicates,
+            "wrong_stamp_commands": gate.wrong_stamps,
+            "missed_ticks": 0 if ticker is None else ticker.missed,
+            "worst_late_ms": 0.0 if ticker is None else ticker.worst_late_ns * 1e-6,
+        }
+        stopped = self._timing == "realtime" and self._command is None
+        level, text = (diagnostics.WARN, "no command, stopped") if stopped else (diagnostics.OK, "running")
+        item = diagnostics.status(self.get_fully_qualified_name(), self._spec.name, level, text, values)
+        now: Time = self.get_clock().now().to_msg()
+        self._diagnostics.publish(diagnostics.array_of(item, read_stamp(now)))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the twin until it is interrupted; return the exit status."""
+    return run(TwinNode, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
