@@ -14,8 +14,10 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction, Shutdown
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 
-from safe_rl_ros.config import read_yaml
+from safe_rl_ros.config import build, read_yaml
 from safe_rl_ros.resources import find_resource
+from safe_rl_ros.ros.filter_parameters import parameters_of
+from safe_rl_ros.safety.action_filter import FilterConfig
 from safe_rl_ros.types import ConfigError
 
 ARGUMENTS = [
@@ -49,20 +51,25 @@ ARGUMENTS = [
 ]
 
 
-def _robot_and_task(config: str) -> tuple[str, str]:
-    """Return the robot and task names of a session's YAML, so that all nodes work on the same ones."""
+def _session(config: str) -> tuple[str, str, dict[str, object]]:
+    """Return robot and task names and the filter's parameters of a session's YAML: all nodes work on the same ones."""
     path = find_resource(config, "config/train")
     session = read_yaml(path)
     for key in ("robot", "task"):
         if not isinstance(session.get(key), str):
             raise ConfigError(f"{path}: {key} = {session.get(key)!r}, expected a file name when several nodes read it")
-    return session["robot"], session["task"]
+    return session["robot"], session["task"], parameters_of(build(FilterConfig, session.get("filter", {}), str(path)))
+
+
+def _end_with_learner(event: object, context: LaunchContext) -> Shutdown | None:
+    """Return what ends the launch, unless Ctrl-C is ending it already: launch_ros cannot be shut down twice."""
+    return None if context.is_shutdown else Shutdown(reason="the learner ended")
 
 
 def _nodes(context: LaunchContext) -> list[Node]:
     """Return the nodes to start for the arguments in ``context``."""
     value = {name: LaunchConfiguration(name).perform(context) for name in (argument.name for argument in ARGUMENTS)}
-    robot, task = _robot_and_task(value["config"])
+    robot, task, filter_parameters = _session(value["config"])
     timing = "lockstep" if value["robot"] == "twin" else "realtime"
     clock = {"use_sim_time": value["use_sim_time"] == "true"}
     overrides = [value["params_file"]] if value["params_file"] else []
@@ -83,6 +90,7 @@ def _nodes(context: LaunchContext) -> list[Node]:
         namespace=value["namespace"],
         parameters=[
             {"robot": robot, "task": task, "timing": timing, "autostart": value["autostart"] == "true"},
+            filter_parameters,
             clock,
             *overrides,
         ],
@@ -108,7 +116,7 @@ def _nodes(context: LaunchContext) -> list[Node]:
         arguments=logging,
         output="screen",
         sigterm_timeout="20",  # seconds after Ctrl-C to end the step or update in progress and save
-        on_exit=Shutdown(reason="the learner ended"),
+        on_exit=_end_with_learner,
     )
     return [*([twin] if value["robot"] == "twin" else []), safety_filter, learner]
 

@@ -56,10 +56,14 @@ FILTER_PARAMETERS = (
 _FIELDS = tuple(item.name for item in FILTER_PARAMETERS if item.name in FilterConfig.model_fields)
 
 
-def filter_config(values: Mapping[str, Any], strictest_sensor_timeout_s: float) -> FilterConfig:
+def filter_config(
+    values: Mapping[str, Any], strictest_sensor_timeout_s: float, realtime_period_s: float | None = None
+) -> FilterConfig:
     """Return the filter's configuration from parameter values.
 
     ``observation_timeout_s`` is cut to the shortest sensor timeout of the robot spec: the stricter of the two holds.
+    With ``realtime_period_s``, ``critic_deadline_ms`` is cut to half of that control period: a slower critic would
+    make the command late, and the default is made for lock-step.
 
     Raises:
         ConfigError: a value is out of range.
@@ -67,6 +71,8 @@ def filter_config(values: Mapping[str, Any], strictest_sensor_timeout_s: float) 
     content = {name: values[name] for name in _FIELDS}
     if values["threshold_source"] == "bundle":
         content["threshold"] = None
+    if realtime_period_s is not None:
+        content["critic_deadline_ms"] = min(content["critic_deadline_ms"], 0.5e3 * realtime_period_s)
     content["observation_timeout_s"] = min(content["observation_timeout_s"], strictest_sensor_timeout_s)
     return build(FilterConfig, content, "parameters")
 

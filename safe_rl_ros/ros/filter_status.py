@@ -1,4 +1,4 @@
-"""What the filter node counts and shows. Pure."""
+"""What the filter node counts and shows, and how it judges itself."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from safe_rl_ros.ros import diagnostics
+from safe_rl_ros.safety.action_filter import FilterConfig, SafetyModel
 from safe_rl_ros.types import FilterDecision
 
 LATENCY_WINDOW = 1000
@@ -23,6 +25,8 @@ class FilterStatus:
     """Ticks that raised (each ended in a stop)."""
     last: FilterDecision | None = None
     last_problem: str = ""
+    problem: str = ""
+    """Why the last configure failed, empty if it did not."""
     refused_sha256: str = ""
     refused_reason: str = ""
     _latencies_s: deque[float] = field(default_factory=lambda: deque(maxlen=LATENCY_WINDOW))
@@ -61,3 +65,34 @@ class FilterStatus:
             "last_problem": self.last_problem,
             **self.latency_us(),
         }
+
+    def state_values(self, state: str, config: FilterConfig | None, model: SafetyModel | None) -> dict[str, object]:
+        """Return the values of ``~/state``: what is in force, and what was refused and why."""
+        return {
+            "state": state,
+            "critic": "" if config is None else config.critic,
+            "bundle_sha256": "" if model is None else model.hash,
+            "threshold": "" if model is None else model.threshold,
+            "refused_sha256": self.refused_sha256,
+            "refused_reason": self.refused_reason,
+            "problem": self.problem,
+        }
+
+    def judge_state(self, state: str, config: FilterConfig | None, model: SafetyModel | None) -> tuple[bytes, str]:
+        """Return level and message of ``~/state``."""
+        text = self.problem or self.refused_reason or state
+        if self.problem:
+            return diagnostics.ERROR, text
+        complete = config is not None and (model is not None or config.critic == "off")
+        good = state == "active" and complete and not self.refused_reason
+        return (diagnostics.OK if good else diagnostics.WARN), text
+
+    def judge(self, armed: bool, other_publishers: int) -> tuple[bytes, str]:
+        """Return level and message for diagnostics; ``other_publishers`` of the actuator topic are an error."""
+        if other_publishers > 0:
+            return diagnostics.ERROR, f"{other_publishers} other publisher(s) on the robot's command topic"
+        if not armed:
+            return diagnostics.WARN, "not active: no commands are sent"
+        if self.last is not None and self.last.reason.is_stop:
+            return diagnostics.ERROR, f"stopping the robot: {self.last.reason.name}"
+        return diagnostics.OK, "filtering"

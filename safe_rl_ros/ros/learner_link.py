@@ -29,6 +29,7 @@ from safe_rl_ros.ros.state_assembler import Part, Sensor, StateAssembler
 from safe_rl_ros.types import FilterDecision, FloatArray
 
 NODE_NAME = "learner"
+HEALTH_PERIOD_S = 0.25
 
 
 class LearnerLink:
@@ -68,6 +69,8 @@ class LearnerLink:
         """Values of the filter's latest state, and its ``message``; empty before the first one."""
         self.last_problem = ""
         """Why the last message that was refused was refused."""
+        self.health_check: Callable[[], None] | None = None
+        """Called now and then while waiting; may raise."""
         self._create_filter_topics(filter_name)
         self._create_robot_topics(timing, twin_name)
 
@@ -134,10 +137,11 @@ class LearnerLink:
     ) -> bool:
         """Handle messages until the condition holds; return False if it does not in time.
 
-        ``ask`` is called at the start and again every ``REPEAT_S`` (see :mod:`.qos`).
+        ``ask`` is called at the start and again every ``REPEAT_S`` (see :mod:`.qos`). What the health check raises
+        comes through.
         """
         now = time.monotonic()
-        deadline, next_ask = now + timeout_s, now
+        deadline, next_ask, next_check = now + timeout_s, now, now + HEALTH_PERIOD_S
         while not condition():
             now = time.monotonic()
             if now >= deadline:
@@ -145,8 +149,16 @@ class LearnerLink:
             if ask is not None and now >= next_ask:
                 ask()
                 next_ask = now + qos.REPEAT_S
+            if self.health_check is not None and now >= next_check:
+                self.health_check()
+                next_check = now + HEALTH_PERIOD_S
             self._executor.spin_once(timeout_sec=min(deadline - now, MAX_WAIT_S))
         return True
+
+    @property
+    def filter_problem(self) -> str:
+        """Why the filter could not be configured, empty if it could."""
+        return self.filter_state.get("problem", "")
 
     def missing(self) -> list[str]:
         """Return what of filter and robot cannot be seen, or is there twice, in words."""

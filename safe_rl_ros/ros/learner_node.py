@@ -17,6 +17,7 @@ from safe_rl_ros.ros import qos
 from safe_rl_ros.ros.child import die_with_parent, notify_ready
 from safe_rl_ros.ros.parameters import NodeParameter, declare
 from safe_rl_ros.ros.session import ExternalSession
+from safe_rl_ros.training.rollout import StopRequestedError
 from safe_rl_ros.training.run import StopFlag, prepare_directory, train
 from safe_rl_ros.training.session_config import SessionConfig, load_session_config
 from safe_rl_ros.training.trainer import Progress
@@ -74,11 +75,12 @@ def run_session(values: dict[str, Any], namespace: str, flag: StopFlag) -> int:
 
     def connect(config: SessionConfig, directory: Path) -> ExternalSession:
         hardware = values["robot_kind"] == "hardware"
-        return ExternalSession(config, directory, namespace=namespace, hardware=hardware)
+        # Ctrl-C on a launch ends the other nodes too: without the check every wait for them would run to its end.
+        return ExternalSession(config, directory, namespace=namespace, hardware=hardware, check=flag.check)
 
-    summary = train(config, directory, connect, flag=flag, on_epoch=log_progress)
+    train(config, directory, connect, flag=flag, on_epoch=log_progress)
     logger.info("results: %s", directory)
-    return 0 if summary["finished"] else 130
+    return 0  # also after Ctrl-C: a node that was told to end and saved has not failed
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -90,6 +92,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             values, namespace = read_parameters(argv if argv is not None else sys.argv)
             notify_ready()
             return run_session(values, namespace, flag)
+        except StopRequestedError:
+            logger.info("stopped before the first epoch")
+            return 0
         except SafeRlRosError as error:
             logger.error("%s", error)
             return 2

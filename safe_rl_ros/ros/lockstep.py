@@ -5,6 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from safe_rl_ros.ros.state_assembler import NEVER
+from safe_rl_ros.types import ConfigError
+
+
+def check_stamped(timing: str, stamped: bool) -> None:
+    """Raise :class:`ConfigError` if commands without stamps are to be used in lock-step: stamps name the state."""
+    if timing == "lockstep" and not stamped:
+        raise ConfigError("timing = 'lockstep' needs command.stamped = true in the robot spec, it is false")
 
 
 @dataclass

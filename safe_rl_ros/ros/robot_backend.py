@@ -24,10 +24,11 @@ from safe_rl_ros.envs.robot_spec import RobotSpec
 from safe_rl_ros.ros import qos
 from safe_rl_ros.ros.bundle_loader import Announcement
 from safe_rl_ros.ros.learner_link import LearnerLink
-from safe_rl_ros.ros.spin import MAX_WAIT_S, DeadlineTicker
+from safe_rl_ros.ros.spin import DeadlineTicker
 from safe_rl_ros.types import BackendError, BundleError, FilterDecision, FloatArray, Reason, RobotState, StepResult
 
 MAX_SEED = 2**63 - 1
+START_POLL_S = 0.5
 
 
 class RosBackend:
@@ -79,19 +80,23 @@ class RosBackend:
         """Wait until robot and filter are there and the filter is active.
 
         Args:
-            check: called now and then, may raise (a supervisor's check for dead processes).
+            check: raises :class:`BackendError` if a process of the session has died (a supervisor's check); called now
+                and then here and in every later wait, so that the cause is reported and not its symptom.
 
         Raises:
-            BackendError: ``startup_timeout_s`` is over; the message lists all that is missing.
+            BackendError: the filter cannot be configured, or ``startup_timeout_s`` is over; the message lists all that
+                is missing.
         """
         self._check_open()
+        if check is not None:
+            self._link.health_check = self._stopping(check)
         deadline = time.monotonic() + self.startup_timeout_s
         while missing := self._link.missing():
-            if check is not None:
-                check()
+            if self._link.filter_problem:
+                raise self._failure(f"the filter cannot be configured: {self._link.filter_problem}")
             if time.monotonic() >= deadline:
                 raise self._failure(f"not ready within {self.startup_timeout_s:g} s: " + "; ".join(missing))
-            self._link.wait(lambda: False, MAX_WAIT_S / 2)
+            self._link.wait(lambda: not self._link.missing(), START_POLL_S)
 
     def reset(self, seed: int) -> RobotState:
         """Start the episode of ``seed`` on the twin, or take a robot as it stands. See :class:`Backend`.
@@ -273,6 +278,18 @@ class RosBackend:
         self.stop()
         self._closed = True
         self._link.close()
+
+    def _stopping(self, check: Callable[[], None]) -> Callable[[], None]:
+        """Return a check that also stops the robot if it fails."""
+
+        def checked() -> None:
+            try:
+                check()
+            except BackendError:
+                self.stop()
+                raise
+
+        return checked
 
     def _failure(self, what: str) -> BackendError:
         """Stop the robot and return the error."""

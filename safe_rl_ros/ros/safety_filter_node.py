@@ -43,6 +43,7 @@ from safe_rl_ros.ros.filter_inputs import FilterInputs, InputSet, sensor_timeout
 from safe_rl_ros.ros.filter_parameters import FILTER_PARAMETERS, NODE_PARAMETERS, filter_config
 from safe_rl_ros.ros.filter_status import FilterStatus
 from safe_rl_ros.ros.lifecycle import RobustLifecycleNode
+from safe_rl_ros.ros.lockstep import check_stamped
 from safe_rl_ros.ros.parameters import declare
 from safe_rl_ros.ros.spin import DeadlineTicker, run
 from safe_rl_ros.safety.action_filter import ActionFilter, CommandLimits, Observation
@@ -75,6 +76,7 @@ class SafetyFilterNode(RobustLifecycleNode):
         self._timing: qos.Timing = fixed["timing"]
         self._lockstep = self._timing == "lockstep"
         self._spec = load_robot_spec(fixed["robot"])
+        check_stamped(self._timing, self._spec.command.stamped)
         self._observer = Observer(self._spec, load_hazard_nav(fixed["task"]).observation)
         self._commands = CommandCodec(self._spec)
         self._decisions = DecisionCodec(self._commands.names)
@@ -188,7 +190,8 @@ class SafetyFilterNode(RobustLifecycleNode):
         values = {item.name: self.get_parameter(item.name).value for item in FILTER_PARAMETERS}
         spec, maps = self._spec, CommandMap(self._spec)
         try:
-            config = filter_config(values, min(sensor_timeouts(spec).values()))
+            period_s = None if self._lockstep else spec.period_ns * 1e-9
+            config = filter_config(values, min(sensor_timeouts(spec).values()), period_s)
             limits = CommandLimits(
                 spec.command_lower, spec.command_upper, spec.command_rate, spec.command_stop, spec.period_ns * 1e-9
             )
@@ -197,10 +200,11 @@ class SafetyFilterNode(RobustLifecycleNode):
             if values["bundle"]:
                 action_filter.set_model(self._load(Announcement(values["bundle"], values["bundle_sha256"] or None)))
         except SafeRlRosError as error:
-            self._filter = None
+            self._filter, self._status.problem = None, str(error)
             self.get_logger().error(f"configure failed: {error}")
-            self._publish_state("unconfigured", str(error))
+            self._publish_state("unconfigured")
             return FAILURE
+        self._status.problem = ""
         if self._announced is not None:
             self._loader.request(self._announced)
         self._publish_state("inactive")
@@ -275,6 +279,7 @@ class SafetyFilterNode(RobustLifecycleNode):
         self._announced = announcement
         model = self._filter.model if self._filter is not None else None
         if model is not None and model.hash == announcement.sha256:
+            self._status.refuse("", "")
             self._publish_state(self.lifecycle_state)  # the announcer waits for this acknowledgement
         elif self._filter is not None and self._loader.outstanding != announcement:
             self._loader.request(announcement)
@@ -303,27 +308,14 @@ class SafetyFilterNode(RobustLifecycleNode):
 
     # Reports.
 
-    def _publish_state(self, state: str, problem: str = "") -> None:
+    def _publish_state(self, state: str) -> None:
+        config = self._filter.config if self._filter is not None else None
         model = self._filter.model if self._filter is not None else None
-        status = self._status
-        critic = self._filter.config.critic if self._filter is not None else ""
-        values = {
-            "state": state,
-            "critic": critic,
-            "bundle_sha256": "" if model is None else model.hash,
-            "threshold": "" if model is None else model.threshold,
-            "refused_sha256": status.refused_sha256,
-            "refused_reason": status.refused_reason,
-            "timing": self._timing,
-            "waiting_for": ", ".join(self._inputs.absent()),
-        }
-        text = problem or status.refused_reason or state
-        good = state == "active" and not status.refused_reason and (model is not None or critic == "off")
-        level = diagnostics.OK if good else diagnostics.WARN
+        values = self._status.state_values(state, config, model)
+        values |= {"timing": self._timing, "waiting_for": ", ".join(self._inputs.absent())}
+        level, text = self._status.judge_state(state, config, model)
         name = self.get_fully_qualified_name()
-        self._state_topic.publish(
-            diagnostics.status(name, self._spec.name, diagnostics.ERROR if problem else level, text, values)
-        )
+        self._state_topic.publish(diagnostics.status(name, self._spec.name, level, text, values))
 
     def _publish_diagnostics(self) -> None:
         ticker, assembler = self.ticker, self._inputs.assembler
@@ -337,19 +329,9 @@ class SafetyFilterNode(RobustLifecycleNode):
             "worst_late_ms": 0.0 if ticker is None else ticker.worst_late_ns * 1e-6,
             "other_command_publishers": others,
         }
-        level, text = self._judge(others)
+        level, text = self._status.judge(self._armed, others)
         item = diagnostics.status(self.get_fully_qualified_name(), self._spec.name, level, text, values)
         self._diagnostics.publish(diagnostics.array_of(item, self._ros_time_ns()))
-
-    def _judge(self, other_publishers: int) -> tuple[bytes, str]:
-        last = self._status.last
-        if other_publishers > 0:
-            return diagnostics.ERROR, f"{other_publishers} other publisher(s) on {self._command_topic.topic_name}"
-        if not self._armed:
-            return diagnostics.WARN, f"{self.lifecycle_state}: no commands are sent"
-        if last is not None and last.reason.is_stop:
-            return diagnostics.ERROR, f"stopping the robot: {last.reason.name}"
-        return diagnostics.OK, "filtering"
 
     def destroy_node(self) -> None:
         """Release the loader's thread, then the node."""

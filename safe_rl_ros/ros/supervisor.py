@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -143,12 +144,14 @@ class Supervisor:
 
         Args:
             domain_id: ROS domain of the session, by default a free one.
-            log_directory: where ``<name>.log`` goes, by default a new temporary directory.
+            log_directory: where ``<name>.log`` goes, by default a temporary directory that goes once every process
+                has ended well.
 
         Raises:
             ConfigError: the domain id is out of range.
         """
         self.domain_id = free_domain_id() if domain_id is None else check_domain_id(domain_id)
+        self._temporary = log_directory is None
         self.log_directory = log_directory or Path(tempfile.mkdtemp(prefix="safe_rl_ros_"))
         self.log_directory.mkdir(parents=True, exist_ok=True)
         self.nodes: dict[str, NodeHandle] = {}
@@ -227,10 +230,12 @@ class Supervisor:
 
     def stop(self) -> None:
         """End every process, the last one started first, so that a filter's stop still reaches the robot."""
-        for name in reversed(list(self.nodes)):
-            status = self.end(name)
+        statuses = {name: self.end(name) for name in reversed(list(self.nodes))}
+        for name, status in statuses.items():
             if status != 0:
                 _log.warning("%s ended with status %d", name, status)
+        if self._temporary and statuses and not any(statuses.values()):
+            shutil.rmtree(self.log_directory, ignore_errors=True)
 
     def __enter__(self) -> Supervisor:
         """Return the supervisor."""

@@ -33,7 +33,7 @@ from safe_rl_ros.envs.robot_spec import load_robot_spec
 from safe_rl_ros.envs.tasks.hazard_nav import HazardNav, load_hazard_nav
 from safe_rl_ros.ros import diagnostics, qos
 from safe_rl_ros.ros.conversions import CommandCodec, StateWriter, read_stamp, write_stamp
-from safe_rl_ros.ros.lockstep import CommandGate
+from safe_rl_ros.ros.lockstep import CommandGate, check_stamped
 from safe_rl_ros.ros.parameters import NodeParameter, declare
 from safe_rl_ros.ros.spin import EXECUTORS, DeadlineTicker, run
 from safe_rl_ros.ros.transforms import TransformWriter
@@ -65,8 +65,7 @@ class TwinNode(Node):
         self.executor_name: str = values["executor"]
         self._timing: qos.Timing = values["timing"]
         self._spec = load_robot_spec(values["robot"])
-        if self._timing == "lockstep" and not self._spec.command.stamped:
-            raise ConfigError("timing = 'lockstep' needs command.stamped: true in the robot spec")
+        check_stamped(self._timing, self._spec.command.stamped)
         task = HazardNav(load_hazard_nav(values["task"]), self._spec.footprint_radius_m)
         self._backend = MujocoBackend(self._spec, task.layout)
         self._writer = StateWriter(self._spec)

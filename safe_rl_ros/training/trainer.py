@@ -20,7 +20,7 @@ from safe_rl_ros.training.metrics import epoch_metrics, write_csv
 from safe_rl_ros.training.rollout import Rollout, StopRequestedError, collect
 from safe_rl_ros.training.session import Session
 from safe_rl_ros.training.session_config import SessionConfig
-from safe_rl_ros.types import TransitionBatch
+from safe_rl_ros.types import BackendError, TransitionBatch
 
 logger = logging.getLogger(__name__)
 GOAL_WINDOW = 5
@@ -93,6 +93,9 @@ class Trainer:
             logger.info("stopped by request in epoch %d", self.epoch)
             self.save()
             return False
+        except BackendError:
+            self.save()  # the robot is gone, and with it the epoch in progress; the state before it is whole
+            raise
         self.save()
         save_transitions(self.directory / "transitions.npz", TransitionBatch(**self.buffer.arrays()))  # type: ignore[arg-type]
         return True

@@ -138,3 +138,10 @@ def test_filter_configuration_survives_the_way_through_parameters(given):
 def test_observation_timeout_is_never_longer_than_a_sensors():
     values = {item.name: item.default for item in FILTER_PARAMETERS}
     assert filter_config(values, strictest_sensor_timeout_s=0.05).observation_timeout_s == 0.05
+
+
+def test_critic_deadline_is_cut_to_half_a_period_in_real_time_only():
+    values = {item.name: item.default for item in FILTER_PARAMETERS}
+    assert filter_config(values, 1.0).critic_deadline_ms == 1000.0
+    assert filter_config(values, 1.0, realtime_period_s=0.1).critic_deadline_ms == 50.0
+    assert filter_config(values | {"critic_deadline_ms": 20.0}, 1.0, realtime_period_s=0.1).critic_deadline_ms == 20.0

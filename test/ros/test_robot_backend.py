@@ -118,6 +118,17 @@ def test_environment_over_ros(backend):
         env.step(np.array([np.nan, 0.0], dtype=np.float32))
 
 
+def test_filter_that_cannot_be_configured_is_reported_at_once(tmp_path, ros_domain_id):
+    with Supervisor(ros_domain_id, tmp_path) as processes:
+        start_twin(processes, namespace="broken")
+        start_filter(processes, namespace="broken", bundle="/nowhere/bundle")
+        with RosBackend(SPEC, domain_id=ros_domain_id, namespace="broken", startup_timeout_s=20.0) as backend:
+            begin = time.monotonic()
+            with pytest.raises(BackendError, match=r"cannot be configured: bundle file /nowhere/bundle/manifest\.json"):
+                backend.wait_ready(processes.check)
+            assert time.monotonic() - begin < 10.0
+
+
 def test_second_session_in_the_same_domain_is_noticed(backend, lockstep_processes, ros_domain_id, tmp_path):
     backend.startup_timeout_s = 5.0
     with Supervisor(ros_domain_id, tmp_path) as intruders:

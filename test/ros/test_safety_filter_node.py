@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("rclpy")
 pytestmark = pytest.mark.ros
 
+from geometry_msgs.msg import TwistStamped  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from ros_helpers import PERIOD_NS, bench, make_state, write_bundle  # noqa: E402
 from std_msgs.msg import String  # noqa: E402
@@ -141,7 +142,9 @@ def test_wrong_bundle_at_configure_leaves_the_node_unconfigured(bundle, name, sh
     path = bundle[0].parent / name
     with filter_bench(critic="enforce", bundle=str(path), bundle_sha256=sha256) as (setup, harness):
         assert harness.filter_state["state"] == "unconfigured"
+        setup.settle(0.7)  # the state is repeated, with the reason
         assert str(path) in harness.filter_state["message"]
+        assert str(path) in harness.filter_state["problem"]
         harness.publish_all(S, GO)
         setup.settle()
         assert harness.commands == []
@@ -175,6 +178,8 @@ def test_hot_swap_takes_the_good_and_keeps_it_over_corrupt_ones(tmp_path):
         harness.bundle.publish(String(data="{"))
         assert setup.run(lambda: "not JSON" in state("refused_reason"))
         assert state("bundle_sha256") == first
+        announce(harness, good, first)  # what is in force already is acknowledged, and the refusals are history
+        assert setup.run(lambda: state("refused_reason") == "")
         harness.publish_all(S, GO)
         assert setup.run(answered(harness, 1))
         assert (harness.decisions[0].reason, harness.decisions[0].bundle_hash) == (Reason.ACCEPTED, first[:12])
@@ -313,3 +318,13 @@ def test_realtime_deactivation_sends_a_stop_last():
         assert harness.commands[-1][1] == STOP
         feed(0.3)
         assert len(harness.commands) == count
+
+
+def test_diagnostics_name_a_stop_and_a_second_publisher_on_the_command_topic():
+    with filter_bench(critic="enforce") as (setup, harness):
+        harness.publish_all(S, GO)
+        assert setup.run(lambda: harness.diagnostics.get("/safety_filter", {}).get("last_reason") == "STOP_NO_BUNDLE")
+        assert harness.diagnostics["/safety_filter"]["message"] == "stopping the robot: STOP_NO_BUNDLE"
+        intruder = harness.create_publisher(TwistStamped, "cmd_vel", 1)
+        assert setup.run(lambda: "1 other publisher(s)" in harness.diagnostics["/safety_filter"]["message"])
+        harness.destroy_publisher(intruder)

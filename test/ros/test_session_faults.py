@@ -25,10 +25,17 @@ SLACK_S = 0.6
 """For a machine with other work; the timeouts themselves are checked on the filter's own clock."""
 
 
+def drive(backend, steps, seed=None):
+    """Take some steps, after a reset if a seed is given."""
+    if seed is not None:
+        backend.set_goal(GOAL, backend.reset(seed).stamp_ns)
+    return [backend.step(np.array([0.3, 0.0])) for _ in range(steps)]
+
+
 @pytest.mark.parametrize(
     ("victim", "message"),
     [
-        ("filter", r"no decision within 0\.5 s"),
+        ("filter", r"no decision within 0\.5 s \(topic /hang_filter/safety_filter/decisions, 1 publishers; the filter"),
         ("twin", r"no odom within 0\.5 s \(topic /hang_twin/odom, 1 publishers\)"),
     ],
 )
@@ -39,10 +46,7 @@ def test_a_process_that_hangs_is_an_error_in_time(tmp_path, ros_domain_id, victi
         start_filter(processes, namespace=name, critic="off")
         with RosBackend(SPEC, domain_id=ros_domain_id, namespace=name, step_timeout_s=0.5) as backend:
             backend.wait_ready(processes.check)
-            backend.reset(1)
-            backend.set_goal(GOAL, 0)
-            for _ in range(3):
-                backend.step(GO)
+            drive(backend, 3, seed=1)
             process = processes.nodes[victim].process
             process.send_signal(signal.SIGSTOP)
             begin = time.monotonic()
@@ -53,12 +57,10 @@ def test_a_process_that_hangs_is_an_error_in_time(tmp_path, ros_domain_id, victi
                 backend.step(GO)
             process.send_signal(signal.SIGKILL)
             process.wait()
+            begin = time.monotonic()
             with pytest.raises(BackendError, match=f"process {victim} ended with status -9"):
-                processes.check()
-
-
-def drive(backend, steps):
-    return [backend.step(np.array([0.3, 0.0])) for _ in range(steps)]
+                drive(backend, 1, seed=2)  # the cause is reported, not that an answer is missing
+            assert time.monotonic() - begin < 2.0
 
 
 def test_realtime_session_drives_and_a_dead_twin_is_noticed(tmp_path, ros_domain_id):
@@ -69,11 +71,10 @@ def test_realtime_session_drives_and_a_dead_twin_is_noticed(tmp_path, ros_domain
         options = {"timing": "realtime", "domain_id": ros_domain_id, "namespace": name, "step_timeout_s": 1.0}
         with RosBackend(SPEC, **options) as backend:
             backend.wait_ready(processes.check)
-            state = backend.reset(3)
-            backend.set_goal(GOAL, state.stamp_ns)
+            drive(backend, 1, seed=3)
             begin = time.monotonic()
             results = drive(backend, 10)
-            assert 0.9 < time.monotonic() - begin < 4.5
+            assert 0.9 < time.monotonic() - begin < 2.0
             assert {result.decision.reason for result in results} <= {Reason.ACCEPTED, Reason.SHAPED}
             stamps = [result.state.stamp_ns for result in results]
             assert stamps == sorted(stamps)

@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("rclpy")
 pytestmark = pytest.mark.ros
 
-from safe_rl_ros.ros.lockstep import CommandGate, TickGate  # noqa: E402
+from safe_rl_ros.ros.lockstep import CommandGate, TickGate, check_stamped  # noqa: E402
 from safe_rl_ros.ros.state_assembler import (  # noqa: E402
     JUMP_NS,
     NEVER,
@@ -17,6 +17,7 @@ from safe_rl_ros.ros.state_assembler import (  # noqa: E402
     ScanPart,
     StateAssembler,
 )
+from safe_rl_ros.types import ConfigError  # noqa: E402
 
 MS = 1_000_000
 
@@ -102,6 +103,13 @@ def test_command_gate_lets_exactly_one_command_per_state_through():
     assert not gate.accept(300)
     assert gate.accept(200)
     assert (gate.accepted, gate.duplicates, gate.wrong_stamps) == (2, 2, 2)
+
+
+def test_lockstep_needs_stamped_commands():
+    check_stamped("realtime", False)
+    check_stamped("lockstep", True)
+    with pytest.raises(ConfigError, match=r"lockstep.* command\.stamped = true"):
+        check_stamped("lockstep", False)
 
 
 def test_tick_gate_is_due_once_for_a_complete_set():

@@ -142,6 +142,14 @@ def test_domain_that_would_kill_the_process_is_refused(domain_id):
         Supervisor(domain_id)
 
 
+def test_temporary_logs_go_when_all_went_well(script):
+    polite = script("orderly", before="signal.signal(signal.SIGINT, lambda *_: sys.exit(0))")
+    with Supervisor() as processes:
+        processes.start("orderly", polite)
+        assert (processes.log_directory / "orderly.log").is_file()
+    assert not processes.log_directory.exists()
+
+
 def test_free_domain_is_in_range():
     assert 1 <= free_domain_id() <= 101
 
