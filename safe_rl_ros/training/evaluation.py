@@ -13,7 +13,7 @@ import numpy as np
 from safe_rl_ros.inference import GaussianPolicy
 from safe_rl_ros.training.rollout import ROLLOUT_STREAM, EpisodeTally, episode_seed, stream
 from safe_rl_ros.training.statistics import clopper_pearson, mean_interval
-from safe_rl_ros.types import EpisodeStats
+from safe_rl_ros.types import EpisodeStats, Float32Array
 
 EVALUATION_EPOCH = 2**31
 
@@ -50,6 +50,13 @@ class Evaluation:
         return figures
 
 
+def sample_action(policy: GaussianPolicy, obs: Float32Array, rng: np.random.Generator | None) -> Float32Array:
+    """Return a clipped sample (C,) of the policy at obs (O,), or its mean without a generator."""
+    mean, std = policy.distribution(obs)
+    noise = 0.0 if rng is None else std * rng.standard_normal(mean.shape).astype(np.float32)
+    return np.clip(mean + noise, -1.0, 1.0).astype(np.float32)
+
+
 def evaluate(
     env: gymnasium.Env[Any, Any],
     policy: GaussianPolicy,
@@ -74,9 +81,8 @@ def evaluate(
         while not ended:
             if on_step is not None:
                 on_step()
-            mean, std = policy.distribution(obs)
-            noise = 0.0 if deterministic else std * rng.standard_normal(mean.shape).astype(np.float32)
-            obs, reward, terminated, truncated, info = env.step(np.clip(mean + noise, -1.0, 1.0).astype(np.float32))
+            action = sample_action(policy, obs, None if deterministic else rng)
+            obs, reward, terminated, truncated, info = env.step(action)
             tally.add(float(reward), info)
             if (decision := info.get("decision")) is not None:
                 latencies.append(decision.latency_s)

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
 from safe_rl_ros.bundle import load_bundle
 from safe_rl_ros.config import load_config
-from safe_rl_ros.training.evaluation import Evaluation, evaluate
+from safe_rl_ros.training.evaluation import EVALUATION_EPOCH, Evaluation, evaluate, sample_action
 from safe_rl_ros.training.report import Trace
-from safe_rl_ros.training.rollout import episode_seed
+from safe_rl_ros.training.rollout import ROLLOUT_STREAM, episode_seed, stream
 from safe_rl_ros.training.run import SessionFactory, StopFlag
 from safe_rl_ros.training.session_config import SessionConfig
 from safe_rl_ros.types import ConfigError, EpisodeStats
@@ -58,8 +56,8 @@ def evaluate_run(
         session.close()
 
 
-def trace_episode(run: Path, open_session: SessionFactory, seed: int, *, veto: bool, title: str) -> Trace:
-    """Run one deterministic episode of a run's bundle and return its trace for a picture."""
+def trace_episode(run: Path, open_session: SessionFactory, seed: int, index: int, *, veto: bool, title: str) -> Trace:
+    """Repeat episode ``index`` of an evaluation with ``seed`` (see :func:`evaluate_run`) and return its trace."""
     config = load_run(run)
     session = open_session(config if veto else without_veto(config), run)
     try:
@@ -67,14 +65,13 @@ def trace_episode(run: Path, open_session: SessionFactory, seed: int, *, veto: b
         names = env.unwrapped.observer.names  # type: ignore[attr-defined]
         bundle = load_bundle(run / "bundle", spec_hash=config.robot_spec.hash, obs_names=names)
         session.deploy_bundle(run / "bundle")
-        number = episode_seed(seed, 2**31, 0)
-        obs, _ = env.reset(seed=number)
+        rng = stream(seed, EVALUATION_EPOCH, ROLLOUT_STREAM, index)
+        obs, _ = env.reset(seed=episode_seed(seed, EVALUATION_EPOCH, index))
         layout = env.unwrapped.layout  # type: ignore[attr-defined]
         trace, ended = Trace(layout, title, config.robot_spec.footprint_radius_m), False
         while not ended:
-            mean, _ = bundle.policy.distribution(obs)
             position = env.unwrapped.state.position  # type: ignore[attr-defined]
-            obs, _, terminated, truncated, info = env.step(np.clip(mean, -1.0, 1.0))
+            obs, _, terminated, truncated, info = env.step(sample_action(bundle.policy, obs, rng))
             trace.add(position, info)
             ended = terminated or truncated
         return trace
