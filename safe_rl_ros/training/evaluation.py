@@ -54,7 +54,8 @@ def sample_action(policy: GaussianPolicy, obs: Float32Array, rng: np.random.Gene
     """Return a clipped sample (C,) of the policy at obs (O,), or its mean without a generator."""
     mean, std = policy.distribution(obs)
     noise = 0.0 if rng is None else std * rng.standard_normal(mean.shape).astype(np.float32)
-    return np.clip(mean + noise, -1.0, 1.0).astype(np.float32)
+    action: Float32Array = np.clip(mean + noise, -1.0, 1.0).astype(np.float32)
+    return action
 
 
 def evaluate(
