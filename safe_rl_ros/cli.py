@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from safe_rl_ros import __version__
-from safe_rl_ros.types import SafeRlRosError
+from safe_rl_ros.types import ConfigError, SafeRlRosError
 
 app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False, help="Safe learning on real robots: train, filter, evaluate."
@@ -63,8 +63,10 @@ def main_options(
 def session_factory(backend: BackendName) -> Any:
     """Return what opens a session; the ROS part of the package is only imported when asked for."""
     if backend is BackendName.ros:
-        from safe_rl_ros.ros.session import RosSession
-
+        try:
+            from safe_rl_ros.ros.session import RosSession
+        except ImportError as error:
+            raise ConfigError(f"{error}\nwithout ROS 2 use --backend mujoco") from error
         return RosSession
     from safe_rl_ros.training.session import InProcessSession
 
@@ -109,7 +111,7 @@ def run_training(config: Any, directory: Path, backend: BackendName, max_epochs:
 def train(
     config: Annotated[str, typer.Argument(help="Session YAML: a file, or a name in config/train.")],
     overrides: Overrides = None,
-    backend: Backend = BackendName.mujoco,
+    backend: Backend = BackendName.ros,
     runs: Runs = Path("runs"),
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's newest checkpoint.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete an existing run of this name first.")] = False,
@@ -157,7 +159,6 @@ def report(run: Annotated[Path, typer.Argument(help="A run directory with metric
     """Draw a run's plots again from its metrics."""
     from safe_rl_ros.training.metrics import read_csv
     from safe_rl_ros.training.report import plot_training
-    from safe_rl_ros.types import ConfigError
 
     if not (run / "metrics.csv").is_file():
         raise ConfigError(f"{run / 'metrics.csv'} does not exist: is {run} a run directory?")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+HERE = ["--backend", "mujoco"]
 TINY = [
     "training.total_steps=300",
     "training.steps_per_epoch=150",
@@ -33,15 +34,16 @@ def test_version(tmp_path: Path) -> None:
 
 
 def test_train_evaluate_report_and_resume(tmp_path: Path) -> None:
-    result = run("train", "csc_hazard_nav.yaml", *TINY, "name=small", cwd=tmp_path)
+    result = run("train", "csc_hazard_nav.yaml", *HERE, *TINY, "name=small", cwd=tmp_path)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "failures / episode" in result.stdout
     run_directory = tmp_path / "runs" / "small"
-    again = run("train", "csc_hazard_nav.yaml", *TINY, "name=small", cwd=tmp_path)
+    again = run("train", "csc_hazard_nav.yaml", *HERE, *TINY, "name=small", cwd=tmp_path)
     assert again.returncode == 1
     assert "--resume" in again.stdout
     longer = run(
-        "train", "csc_hazard_nav.yaml", *TINY[1:], "training.total_steps=450", "name=small", "--resume", cwd=tmp_path
+        *("train", "csc_hazard_nav.yaml", *HERE, *TINY[1:], "training.total_steps=450", "name=small", "--resume"),
+        cwd=tmp_path,
     )
     assert longer.returncode == 0, longer.stdout + longer.stderr
     assert len((run_directory / "metrics.csv").read_text().splitlines()) == 4
@@ -70,8 +72,27 @@ def test_a_mistake_is_one_line_and_no_traceback(arguments: list[str], message: s
     assert "Traceback" not in text
 
 
+def test_without_ros_the_message_names_the_way_out(tmp_path: Path) -> None:
+    # A meta-path hook stands for a machine without ROS 2.
+    code = (
+        "import sys\n"
+        "class Block:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] == 'rclpy':\n"
+        "            raise ModuleNotFoundError(name, name=name)\n"
+        "sys.meta_path.insert(0, Block())\n"
+        "from safe_rl_ros.cli import main\n"
+        "sys.argv = ['safe-rl-ros', 'train', 'csc_hazard_nav.yaml']\n"
+        "main()\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert "--backend mujoco" in result.stdout
+    assert "Traceback" not in result.stdout + result.stderr
+
+
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "safe_rl_ros.cli", "train", "csc_hazard_nav.yaml", *TINY[1:], "name=long"]
+    command = [sys.executable, "-m", "safe_rl_ros.cli", "train", "csc_hazard_nav.yaml", *HERE, *TINY[1:], "name=long"]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True)
     metrics = tmp_path / "runs" / "long" / "metrics.csv"
