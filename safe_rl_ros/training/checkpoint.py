@@ -8,8 +8,8 @@ metrics so far, hashes of the other two). It appears by one rename, so it is who
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save
 
+from safe_rl_ros.bundle.storage import write_directory
 from safe_rl_ros.types import SafeRlRosError
 
 FORMAT = 1
@@ -41,47 +42,25 @@ class Checkpoint:
     metrics: list[dict[str, float]]
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return (
-            hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file.read())
-        )
-
-
-def _digest(data: bytes) -> str:
+def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> Path:
     """Write ``directory/epoch_NNNNN`` atomically, keep the newest two, and return the path."""
-    directory.mkdir(parents=True, exist_ok=True)
     target = directory / f"epoch_{checkpoint.epoch:05d}"
-    temporary = directory / f".tmp_{target.name}"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
+    buffer = io.BytesIO()
+    np.savez(buffer, **checkpoint.buffer)  # type: ignore[arg-type]
+    # Cloned: safetensors refuses tensors that share memory.
     tensors = {name: tensor.contiguous().clone() for name, tensor in checkpoint.algorithm.items()}
-    save_file(tensors, temporary / FILES[0])
-    np.savez(temporary / FILES[1], **checkpoint.buffer)  # type: ignore[arg-type]
+    files = dict(zip(FILES, (save(tensors), buffer.getvalue()), strict=True))
     state: dict[str, Any] = {
         "format": FORMAT,
         "epoch": checkpoint.epoch,
         "metrics": checkpoint.metrics,
-        "sha256": {name: _sha256(temporary / name) for name in FILES},
+        "sha256": {name: _sha256(data) for name, data in files.items()},
     }
-    (temporary / "state.json").write_text(json.dumps(state), encoding="utf-8")
-    for name in (*FILES, "state.json"):
-        _fsync(temporary / name)
-    shutil.rmtree(target, ignore_errors=True)
-    temporary.rename(target)
-    _fsync(directory)
+    write_directory(target, {**files, "state.json": json.dumps(state).encode()}, lambda _: None)
     for old in sorted(directory.glob("epoch_*"))[:-KEEP]:
         shutil.rmtree(old)
     return target
@@ -103,11 +82,12 @@ def load_checkpoint(path: Path) -> Checkpoint:
         state = json.loads((path / "state.json").read_text(encoding="utf-8"))
         if state["format"] > FORMAT:
             raise CheckpointError(f"{path} has format {state['format']}, this version reads up to {FORMAT}")
-        for name in FILES:
-            if (actual := _sha256(path / name)) != state["sha256"][name]:
+        files = {name: (path / name).read_bytes() for name in FILES}
+        for name, data in files.items():
+            if (actual := _sha256(data)) != state["sha256"][name]:
                 raise CheckpointError(f"{path / name} is corrupt: sha256 {actual}, expected {state['sha256'][name]}")
-        algorithm = load_file(path / FILES[0])
-        with np.load(path / FILES[1], allow_pickle=False) as archive:
+        algorithm = load(files[FILES[0]])
+        with np.load(io.BytesIO(files[FILES[1]]), allow_pickle=False) as archive:
             buffer = {name: archive[name] for name in archive.files}
     except (OSError, KeyError, ValueError, SafetensorError) as error:
         raise CheckpointError(f"checkpoint {path} cannot be read: {error}") from error
