@@ -101,7 +101,13 @@ ZERO = np.zeros(2, dtype=np.float32)
 def test_check_env_without_warnings():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        check_env(gymnasium.make("SafeRlRos/HazardNav-v0").unwrapped, skip_render_check=True)
+        env = gymnasium.make("SafeRlRos/HazardNav-v0").unwrapped
+        check_env(env, skip_render_check=True)  # raises on any violation
+    # check_env accepts any box: these are ours, and a step must keep to them.
+    assert env.observation_space.shape == (29,)
+    obs, _ = env.reset(seed=0)
+    assert env.observation_space.contains(obs)
+    assert env.observation_space.contains(env.step(ZERO)[0])
 
 
 def test_rendering_and_its_part_of_check_env():
