@@ -42,6 +42,10 @@ class BackendError(SafeRlRosError, RuntimeError):
     """The robot or its twin did not answer as it must; the robot has been told to stop."""
 
 
+class StopPersistsError(SafeRlRosError, RuntimeError):
+    """A latched stop was not cleared because its cause is still there; the message names it."""
+
+
 class BundleError(SafeRlRosError, RuntimeError):
     """A bundle is missing, corrupt or does not belong to this robot."""
 
@@ -79,6 +83,12 @@ class Reason(enum.IntEnum):
     """Every candidate was vetoed; the one with the least risk was sent (CSC, step 7)."""
     SHADOW_VETO = 4
     """The critic would have vetoed; shadow mode let the proposal through."""
+    NEAREST_SAFE = 5
+    """The critic vetoed the proposal; the safe candidate nearest to it was sent."""
+    BACKUP = 6
+    """Every candidate was vetoed; the bundle's own policy took over (fallback ``backup_policy``)."""
+    HOLD = 7
+    """Every candidate was vetoed; the last command was repeated (fallback ``hold``)."""
     STOP_INACTIVE = 10
     """The filter is not armed."""
     STOP_ESTOP = 11
@@ -105,6 +115,18 @@ class Reason(enum.IntEnum):
     """Time went backwards; everything received before is distrusted."""
     STOP_ERROR = 22
     """The decision raised; see the log."""
+    STOP_UNSAFE = 23
+    """Every candidate was vetoed (fallback ``brake``)."""
+    STOP_RISK_ABORT = 24
+    """Even the best candidate's risk is above ``risk_abort``."""
+    STOP_VETOES = 25
+    """Latched: too many vetoes in a row."""
+    STOP_OVERRUNS = 26
+    """Latched: the critic overran its deadline too often in a row."""
+    STOP_HEARTBEAT = 27
+    """Latched: the operator's heartbeat is lost."""
+    STOP_FALLBACK = 28
+    """Latched: every candidate was vetoed (fallback ``estop``)."""
 
     @property
     def is_stop(self) -> bool:
@@ -114,7 +136,43 @@ class Reason(enum.IntEnum):
     @property
     def is_veto(self) -> bool:
         """True if the proposal was replaced because of the critic or a guard (not by mere shaping)."""
-        return self in (Reason.RESAMPLED, Reason.LEAST_RISK) or self.is_stop
+        return self in SUBSTITUTES or self.is_stop
+
+
+SUBSTITUTES = frozenset(
+    {Reason.RESAMPLED, Reason.LEAST_RISK, Reason.NEAREST_SAFE, Reason.BACKUP, Reason.HOLD}
+)
+"""Reasons under which another command than the proposal was sent that is no stop."""
+
+
+class FilterState(enum.IntEnum):
+    """Where the filter's state machine is. Values are part of the decision record: never renumber."""
+
+    INACTIVE = 0
+    """Not armed."""
+    NOMINAL = 1
+    """Armed; proposals pass up to ``threshold``."""
+    HOLDING = 2
+    """Armed, after a veto: proposals pass only at ``threshold_off`` and after ``min_hold_cycles``."""
+    STOPPED = 3
+    """Armed, stopping the robot for a cause that may pass by itself."""
+    LATCHED = 4
+    """Stopping the robot until an operator clears it."""
+
+
+class StopCause(enum.Enum):
+    """Why a stop is latched; the value is the reason of the decisions while it is."""
+
+    OPERATOR = Reason.STOP_ESTOP
+    """The operator's emergency stop: a service call or the ``estop`` topic."""
+    HEARTBEAT = Reason.STOP_HEARTBEAT
+    """The operator's heartbeat is lost."""
+    VETOES = Reason.STOP_VETOES
+    """``max_consecutive_vetoes``."""
+    OVERRUNS = Reason.STOP_OVERRUNS
+    """``max_consecutive_overruns``."""
+    FALLBACK = Reason.STOP_FALLBACK
+    """``fallback_mode: estop``."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +181,10 @@ class FilterDecision:
 
     ``proposed`` (C,) as received (may hold NaN), ``executed`` (C,) as sent; both are commands.
     Risks are the critic's failure probabilities in [0, 1], NaN where none was computed.
-    ``risk_proposed`` belongs to the proposal after shaping. Ages and latency in seconds.
+    ``risk_proposed`` belongs to the proposal after shaping. Ages and latency in seconds. ``verdict`` is what the
+    filter found; it differs from ``reason``, which says why ``executed`` was sent, only in mode ``shadow``.
+    ``stamp_ns`` is the time of the decision for others (ROS time in a node), ``tick_ns`` on the filter's own clock.
+    ``veto_streak`` counts vetoes by the critic in a row, this decision included.
     """
 
     stamp_ns: int
@@ -138,6 +199,11 @@ class FilterDecision:
     proposal_age_s: float
     latency_s: float
     bundle_hash: str
+    mode: str = "enforce"
+    state: FilterState = FilterState.NOMINAL
+    verdict: Reason = Reason.ACCEPTED
+    veto_streak: int = 0
+    tick_ns: int = 0
 
     @property
     def intervened(self) -> bool:

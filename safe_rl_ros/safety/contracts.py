@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from safe_rl_ros.config import StrictModel
 from safe_rl_ros.types import ConfigError, Float32Array, FloatArray
@@ -20,27 +22,92 @@ MAP_TOLERANCE = 1e-6
 """Largest relative error of the way from a command to an action and back."""
 
 CriticMode = Literal["enforce", "shadow", "off"]
+FilterMode = Literal["enforce", "shadow"]
+CandidateMode = Literal["actor", "topic", "around"]
+FallbackMode = Literal["min_risk", "nearest_safe", "hold", "brake", "backup_policy", "estop"]
+StopProfile = Literal["zero", "hold", "decelerate"]
 
 
 class FilterConfig(StrictModel):
-    """Behaviour of the safety filter. The guards (limits, rates, ages, finiteness) hold in every mode."""
+    """Behaviour of the safety filter. In mode ``enforce`` the guards (limits, rates, ages, finiteness) always hold.
 
+    ==============  =========  ===============================================================================
+    ``mode``        ``critic``  what is sent
+    ==============  =========  ===============================================================================
+    ``enforce``     enforce    the filter's command: guards and the critic's veto decide
+    ``enforce``     shadow     the guarded proposal; the critic's veto is only recorded
+    ``enforce``     off        the guarded proposal; there is no critic
+    ``shadow``      any        the proposal unchanged, if it is finite, fresh and no operator stopped the robot;
+                               what the filter would have done is recorded as the ``verdict``
+    ==============  =========  ===============================================================================
+
+    ``null`` is the only way to switch an optional check off; no number means "off".
+    """
+
+    mode: FilterMode = Field(
+        default="enforce",
+        description="enforce: the filter's command is sent; shadow: proposals pass unchanged and the verdict is "
+        "only recorded.",
+    )
     critic: CriticMode = Field(
         default="enforce",
         description="enforce: the critic's veto decides; shadow: it is recorded, the guarded proposal is sent; "
         "off: no critic.",
     )
+    candidates: CandidateMode = Field(
+        default="actor",
+        description="Where substitutes come from after a veto. actor: samples of the bundle's policy, the first safe "
+        "one (CSC); topic: the policy's own list, the first safe one; around: Gaussian, scaled down, hold and brake "
+        "around the proposal, the nearest safe one.",
+    )
     max_samples: int = Field(
         default=100,
         ge=1,
         le=10_000,
-        description="Candidates drawn from the actor after a veto (count); CSC uses 100.",
+        description="Candidates judged after a veto (count); CSC uses 100. In mode topic, the most that are read.",
+    )
+    around_std: float = Field(
+        default=0.3,
+        gt=0,
+        le=2,
+        description="Standard deviation of the Gaussian candidates around the proposal (actions, so in half ranges).",
+    )
+    fallback_mode: FallbackMode = Field(
+        default="min_risk",
+        description="What is sent if no candidate is safe. min_risk: the one of least risk (CSC); nearest_safe: the "
+        "nearest safe one around the proposal, else brake; hold: the last command again; brake: the stop profile; "
+        "backup_policy: the mean of the bundle's policy; estop: a latched stop.",
     )
     threshold: float | None = Field(
         default=None,
         ge=0,
         le=1,
-        description="Largest failure probability that passes; unset: the bundle's own threshold.",
+        description="Largest failure probability that passes (threshold_on); unset: the bundle's own threshold.",
+    )
+    threshold_off: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="After a veto, proposals pass again only up to this failure probability (at most the threshold "
+        "counts); unset: the threshold itself.",
+    )
+    min_hold_cycles: int = Field(
+        default=0,
+        ge=0,
+        le=10_000,
+        description="Decisions after a veto in which threshold_off holds and no proposal passes (count).",
+    )
+    risk_abort: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="If even the command to be sent has a greater failure probability than this, brake; unset: never.",
+    )
+    max_consecutive_vetoes: int | None = Field(
+        default=None, ge=1, le=1_000_000, description="Vetoes by the critic in a row that latch a stop; unset: never."
+    )
+    max_consecutive_overruns: int | None = Field(
+        default=5, ge=1, le=1_000_000, description="Missed critic deadlines in a row that latch a stop; unset: never."
     )
     proposal_timeout_s: float = Field(
         default=0.3, gt=0, le=10, description="Oldest proposal that is still carried out, since its arrival (s)."
@@ -58,6 +125,32 @@ class FilterConfig(StrictModel):
     )
     seed: int = Field(default=0, ge=0, lt=2**63, description="Seed of the candidates drawn after a veto.")
 
+    @model_validator(mode="after")
+    def _ordered(self) -> FilterConfig:
+        if self.threshold is not None and self.threshold_off is not None and self.threshold_off > self.threshold:
+            raise ValueError(f"threshold_off {self.threshold_off} must not be above threshold {self.threshold}")
+        return self
+
+    @property
+    def behaviour_hash(self) -> str:
+        """SHA-256 (hex) of the fields that decide what follows a veto; a certificate holds for one of these.
+
+        Not in it: ``mode``, ``critic``, ``threshold`` and ``seed``, and the timeouts, which can only add stops.
+        """
+        content = self.model_dump(mode="json", include=set(BEHAVIOUR_FIELDS))
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+BEHAVIOUR_FIELDS = (
+    "candidates",
+    "max_samples",
+    "around_std",
+    "fallback_mode",
+    "threshold_off",
+    "min_hold_cycles",
+    "risk_abort",
+)
+
 
 @dataclass(frozen=True, eq=False)
 class CommandLimits:
@@ -65,6 +158,11 @@ class CommandLimits:
 
     ``lower`` and ``upper`` bound the command, ``rate`` its change per s, ``stop`` is the command that brings the
     robot to rest; ``period_s`` is the control period. The arrays are copied and made read-only.
+
+    ``stop_profile`` says how the robot is stopped: ``zero`` sends ``stop`` at once, ``decelerate`` goes there by
+    ``deceleration`` (C,), ``hold`` repeats the last command (only for ``positions``, where the command is a place and
+    not a speed, and ``stop`` means nothing). ``command_timeout_s``: the robot stops by itself when no command came for
+    this long; until then the last command is the baseline of the rate limit.
 
     Raises:
         ConfigError: something is not finite, lengths differ, lower >= upper, rate <= 0, the period is not
@@ -76,6 +174,10 @@ class CommandLimits:
     rate: FloatArray
     stop: FloatArray
     period_s: float
+    stop_profile: StopProfile = "zero"
+    deceleration: FloatArray | None = None
+    positions: bool = False
+    command_timeout_s: float | None = None
 
     def __post_init__(self) -> None:
         """Copy, freeze and validate."""
@@ -144,6 +246,8 @@ class Proposal:
     values: Any
     stamp_ns: int
     received_ns: int
+    candidates: Any = None
+    """Candidate mode ``topic``: (K, C) commands in the policy's order of preference, ``values`` being the first."""
 
 
 @dataclass(frozen=True, slots=True)
