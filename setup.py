@@ -78,8 +78,11 @@ setup(
         "matplotlib>=3.8",
         "mujoco>=3.3",
         "numpy>=1.26",
+        "onnx>=1.16",
+        "onnxruntime>=1.19",
         "pydantic>=2.7",
         "rich>=13",
+        "rosbags>=0.10.9",
         "ruamel.yaml>=0.18",
         "safetensors>=0.4.5",
         "scipy>=1.11",
@@ -92,6 +95,7 @@ setup(
         "ros-jazzy": ROS_JAZZY,
         "ros-kilted": ROS_KILTED,
         "pybullet": ["pybullet>=3.2.7; python_version < '3.12'"],  # no wheels from 3.12 on
+        "benchmarks": ["qpsolvers>=4.4", "quadprog>=0.1.12"],  # the CBF-QP that benchmarks/filter_value.py compares with
         # colcon test runs pytest only for packages whose `test` extra lists it.
         "test": ["hypothesis>=6.100", "mypy>=1.11", "pytest>=8", "pytest-timeout>=2.3", "ruff>=0.6", "setuptools>=68"],
     },
