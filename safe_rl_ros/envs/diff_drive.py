@@ -26,8 +26,8 @@ class DiffDrive:
         self._upper: list[float] = [float(spec.command_upper[i]) for i in index]
         self._stop: list[float] = [float(spec.command_stop[i]) for i in index]
         self._most: list[float] = [float(spec.command_rate[i]) * dt_s for i in index]
-        self._half_track = spec.drive.wheel_separation_m / 2.0
-        self._radius = spec.drive.wheel_radius_m
+        self._half_track = spec.base_drive.wheel_separation_m / 2.0
+        self._radius = spec.base_drive.wheel_radius_m
         self.reset()
 
     def reset(self) -> None:

@@ -50,7 +50,7 @@ class MujocoBackend:
         self._model: Any = self._scene.model
         self._data: Any = mujoco.MjData(self._model)
         self._drive = DiffDrive(spec, float(self._model.opt.timestep))
-        scan = spec.sensors.scan
+        scan = spec.base_scan
         self._rays_local: FloatArray = np.column_stack([np.cos(scan.angles), np.sin(scan.angles), np.zeros(scan.rays)])
         self._ray_hits = np.empty(scan.rays, dtype=np.int32)
         self._ray_distance = np.empty(scan.rays, dtype=np.float64)
@@ -186,7 +186,7 @@ class MujocoBackend:
         mujoco.mj_kinematics(self._model, data)  # a step leaves the poses of its start behind
         qpos, qvel = data.qpos, data.qvel
         rotation = data.xmat[self._scene.base].reshape(3, 3)
-        scan = self.spec.sensors.scan
+        scan = self.spec.base_scan
         rays = self._rays_local @ data.site_xmat[self._scene.laser].reshape(3, 3).T
         mujoco.mj_multiRay(
             self._model,

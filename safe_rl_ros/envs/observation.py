@@ -1,4 +1,6 @@
-"""The only code that turns a robot state into an observation and an action into a command.
+"""The only code that turns a mobile base's state into an observation, and any robot's action into a command.
+
+Joint robots have :mod:`safe_rl_ros.envs.joint_observation`; :mod:`safe_rl_ros.envs.observers` chooses.
 
 Observation, float32, in this order (``S`` sectors, so ``O = 5 + S``):
 
@@ -20,7 +22,7 @@ scan covers a full circle and the rays per sector are odd, one sector looks exac
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from typing import Annotated, ClassVar, Protocol
 
 import numpy as np
 from pydantic import Field
@@ -47,16 +49,44 @@ def yaw_of(orientation: FloatArray) -> float:
     return math.atan2(2.0 * (w * z + x * y), 1.0 - 2.0 * (y * y + z * z))
 
 
+class StateObserver(Protocol):
+    """Robot state, and for some a goal, -> observation (O,). Pure: the same inputs give the same bits."""
+
+    needs_goal: ClassVar[bool]
+    """True if there is no observation without a goal."""
+    names: tuple[str, ...]
+    """Name of every value, O of them; a bundle belongs to exactly these."""
+    lower: Float32Array
+    upper: Float32Array
+
+    @property
+    def obs_dim(self) -> int:
+        """Return the length of an observation, O."""
+        ...
+
+    def observe(self, state: RobotState, goal: FloatArray | None) -> Float32Array:
+        """Return the observation (O,) of a state; whatever is not finite in the state is NaN in it."""
+        ...
+
+
 class Observer:
-    """Robot state and goal -> observation. Pure: the same inputs give the same bits."""
+    """State of a base with odometry and lidar, and goal -> observation. Pure: the same inputs give the same bits."""
+
+    needs_goal: ClassVar[bool] = True
 
     def __init__(self, spec: RobotSpec, config: ObservationConfig) -> None:
         """Prepare for one robot.
 
         Raises:
-            ConfigError: the rays of the scan do not divide into the sectors.
+            ConfigError: the rays of the scan do not divide into the sectors, or the robot has no scan, no odometry or
+                no twist command.
         """
-        scan = spec.sensors.scan
+        if spec.sensors.odom is None or spec.command.interface != "twist":
+            raise ConfigError(
+                f"robot {spec.name}: goals, lidar and speeds are observed only on a base with sensors.odom and the "
+                "command interface 'twist'; choose a task whose observation fits"
+            )
+        scan = spec.base_scan
         if scan.rays % config.sectors:
             raise ConfigError(f"observation.sectors {config.sectors} must divide the {scan.rays} rays of the scan")
         self.config = config
@@ -80,14 +110,17 @@ class Observer:
         """Return the length of an observation, O."""
         return len(self.names)
 
-    def observe(self, state: RobotState, goal: FloatArray) -> Float32Array:
+    def observe(self, state: RobotState, goal: FloatArray | None) -> Float32Array:
         """Return the observation (O,) of a state; ``goal`` (2,) m in the odom frame.
 
-        NaN in the state stays NaN in the observation, so that whoever acts on it can refuse it.
+        NaN or infinity in pose, twist or goal becomes NaN in the observation, so that whoever acts on it can refuse
+        it: an infinite distance clipped to the scale would look like a goal far away.
 
         Raises:
-            ValueError: the scan has another number of rays than the robot spec.
+            ValueError: the scan has another number of rays than the robot spec, or there is no goal.
         """
+        if goal is None:
+            raise ValueError("there is no goal, expected (2,) m in the odom frame")
         if state.ranges.shape != (self._rays,):
             raise ValueError(f"ranges have the shape {state.ranges.shape}, expected ({self._rays},)")
         dx, dy = float(goal[0]) - float(state.position[0]), float(goal[1]) - float(state.position[1])
@@ -97,6 +130,8 @@ class Observer:
         obs[0] = math.cos(bearing)
         obs[1] = math.sin(bearing)
         obs[2] = _clip(distance / self.config.goal_distance_scale_m, 0.0, 1.0)
+        if not math.isfinite(distance + sum(part * part for part in state.orientation.tolist())):
+            obs[:3] = math.nan  # atan2 of infinities is a finite angle
         obs[3] = _clip(float(state.linear_velocity[0]) / self._linear_scale, -MAX_SCALED_SPEED, MAX_SCALED_SPEED)
         obs[4] = _clip(float(state.angular_velocity[2]) / self._angular_scale, -MAX_SCALED_SPEED, MAX_SCALED_SPEED)
         nearest = state.ranges[self._order].reshape(self.config.sectors, self._per_sector).min(axis=1)
@@ -105,7 +140,9 @@ class Observer:
 
 
 def _clip(value: float, lower: float, upper: float) -> float:
-    # Written so that NaN falls through: min() and max() would swallow it.
+    # Written so that NaN falls through: min() and max() would swallow it. An infinity is no measurement either.
+    if not math.isfinite(value):
+        return math.nan
     if value < lower:
         return lower
     return upper if value > upper else value

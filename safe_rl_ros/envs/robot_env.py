@@ -193,5 +193,5 @@ def make_robot_env(
 
     spec = robot if isinstance(robot, RobotSpec) else load_robot_spec(robot)
     config = task if isinstance(task, HazardNavConfig) else load_hazard_nav(task)
-    nav = HazardNav(config, spec.footprint_radius_m)
+    nav = HazardNav(config, spec.base_radius_m)
     return RobotEnv(backend or MujocoBackend(spec, nav.layout), spec, nav, max_episode_steps, render_mode)

@@ -10,69 +10,20 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from safe_rl_ros.config import StrictModel, load_config
+from safe_rl_ros.envs.command_spec import CommandSpec, Name, Positive
+from safe_rl_ros.envs.joint_limits import check_joint_axes
 from safe_rl_ros.envs.urdf import Urdf, load_urdf
 from safe_rl_ros.resources import find_resource
 from safe_rl_ros.types import ConfigError, FloatArray
 
-Positive = Annotated[float, Field(gt=0.0)]
-Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z~][A-Za-z0-9_/]*$")]
-"""A relative ROS name: no leading slash, so that namespaces work."""
-
-TWIST_AXES = ("linear_x", "angular_z")
-
-
-class AxisSpec(StrictModel):
-    """One axis of the command: its limits in ``unit``, its largest change per second and its stop value."""
-
-    name: str
-    unit: str
-    lower: float
-    upper: float
-    rate: Positive
-    stop: float
-
-    @model_validator(mode="after")
-    def _ordered(self) -> AxisSpec:
-        if not self.lower < self.upper:
-            raise ValueError(f"axis {self.name}: lower {self.lower} must be below upper {self.upper}")
-        if not self.lower <= self.stop <= self.upper:
-            raise ValueError(f"axis {self.name}: stop {self.stop} is outside [{self.lower}, {self.upper}]")
-        return self
-
-
-class CommandSpec(StrictModel):
-    """The command interface of the robot: topic, message kind and axes in action order."""
-
-    interface: str
-    """``twist``: geometry_msgs Twist or TwistStamped."""
-    topic: Name
-    stamped: bool
-    timeout_s: Positive
-    """The base stops by itself when no command came for this long."""
-    axes: tuple[AxisSpec, ...]
-
-    @field_validator("interface")
-    @classmethod
-    def _supported(cls, value: str) -> str:
-        if value != "twist":
-            raise ValueError(f"command interface {value!r} is not yet supported, expected 'twist'")
-        return value
-
-    @model_validator(mode="after")
-    def _twist_axes(self) -> CommandSpec:
-        names = [axis.name for axis in self.axes]
-        if sorted(names) != sorted(TWIST_AXES):
-            raise ValueError(f"axes are {names}, a differential-drive twist needs exactly {list(TWIST_AXES)}")
-        return self
-
 
 class FramesSpec(StrictModel):
-    """Names of the odometry frame and of the robot's base frame (the root link of the URDF)."""
+    """Names of the robot's base frame (the root link of the URDF) and, where it moves, of the odometry frame."""
 
-    odom: str
+    odom: str | None = None
     base: str
 
 
@@ -127,11 +78,17 @@ class ScanSpec(TopicSpec):
 
 
 class SensorsSpec(StrictModel):
-    """The sensors of the robot."""
+    """The sensors of the robot: those that it has, at least one."""
 
-    odom: TopicSpec
-    scan: ScanSpec
-    joint_states: TopicSpec
+    odom: TopicSpec | None = None
+    scan: ScanSpec | None = None
+    joint_states: TopicSpec | None = None
+
+    @model_validator(mode="after")
+    def _some(self) -> SensorsSpec:
+        if self.odom is None and self.scan is None and self.joint_states is None:
+            raise ValueError("the robot has no sensor, expected at least one of odom, scan and joint_states")
+        return self
 
 
 class TwinSpec(StrictModel):
@@ -153,10 +110,13 @@ class RobotSpec(StrictModel):
     urdf: str
     """File name of the URDF: a path, or a file in the package's ``urdf`` directory."""
     control_rate_hz: Annotated[float, Field(gt=0.0, le=1000.0)]
-    footprint_radius_m: Positive
+    footprint_radius_m: Positive | None = None
+    """Radius of the circle around the base frame that holds the whole robot; the twin needs it."""
     frames: FramesSpec
-    joints: Annotated[tuple[str, ...], Field(min_length=1)]
-    drive: DriveSpec
+    joints: tuple[str, ...] = ()
+    """Joints in the order of ``joint_position``; those of joint_states that the robot spec speaks of."""
+    drive: DriveSpec | None = None
+    """Wheels of a differential drive; the twin needs them."""
     command: CommandSpec
     sensors: SensorsSpec
     twin: TwinSpec = TwinSpec()
@@ -188,13 +148,69 @@ class RobotSpec(StrictModel):
 
     @property
     def command_stop(self) -> FloatArray:
-        """Return the command (C,) that stops the robot."""
-        return _frozen([axis.stop for axis in self.command.axes])
+        """Return the command (C,) that stops the robot.
+
+        Raises:
+            ConfigError: there is none, because commands are positions.
+        """
+        stops = [axis.stop for axis in self.command.axes]
+        if any(stop is None for stop in stops):
+            raise ConfigError(f"robot {self.name}: commands are positions, no single one of them means stop")
+        return _frozen([float(stop) for stop in stops if stop is not None])
+
+    @property
+    def command_deceleration(self) -> FloatArray | None:
+        """Return the deceleration (C,) of the stop profile ``decelerate``, None for the others."""
+        values = [axis.deceleration for axis in self.command.axes if axis.deceleration is not None]
+        return _frozen(values) if values else None
 
     @property
     def axis_index(self) -> dict[str, int]:
         """Return the position of every command axis by its name."""
         return {axis.name: index for index, axis in enumerate(self.command.axes)}
+
+    def require_twin(self) -> None:
+        """Check that the robot is a differential-drive base with everything that the twin simulates and publishes.
+
+        Raises:
+            ConfigError: naming all that is missing.
+        """
+        sensors = self.sensors
+        parts = {
+            "drive": self.drive,
+            "footprint_radius_m": self.footprint_radius_m,
+            "sensors.odom": sensors.odom,
+            "sensors.scan": sensors.scan,
+            "sensors.joint_states": sensors.joint_states,
+        }
+        missing = [key for key, value in parts.items() if value is None]
+        missing += [] if self.command.interface == "twist" else ["the command interface 'twist'"]
+        if missing:
+            raise ConfigError(f"robot {self.name} has no twin: it lacks {', '.join(missing)}")
+
+    @property
+    def base_drive(self) -> DriveSpec:
+        """Return the drive. Raises :class:`ConfigError` if the robot spec has none."""
+        if self.drive is None:
+            raise self._lacks("drive", "only a base with a differential drive has a twin")
+        return self.drive
+
+    @property
+    def base_scan(self) -> ScanSpec:
+        """Return the lidar. Raises :class:`ConfigError` if the robot spec has none."""
+        if self.sensors.scan is None:
+            raise self._lacks("sensors.scan", "twin and navigation need a lidar")
+        return self.sensors.scan
+
+    @property
+    def base_radius_m(self) -> float:
+        """Return the footprint's radius, m. Raises :class:`ConfigError` if the robot spec has none."""
+        if self.footprint_radius_m is None:
+            raise self._lacks("footprint_radius_m", "a task among obstacles needs it")
+        return self.footprint_radius_m
+
+    def _lacks(self, key: str, why: str) -> ConfigError:
+        return ConfigError(f"robot {self.name}: {key} is missing; {why}")
 
     @property
     def urdf_path(self) -> Path:
@@ -228,11 +244,12 @@ def check_spec(spec: RobotSpec) -> RobotSpec:
     """Return ``spec`` after checking it against its URDF.
 
     Raises:
-        ConfigError: the URDF is missing or broken, or a joint or frame is not in it.
+        ConfigError: a joint or frame does not exist, or a limit of a joint command is outside the URDF's.
     """
     urdf = spec.description
-    sides = [*spec.drive.left_joints, *spec.drive.right_joints]
-    for key, names in (("joints", spec.joints), ("drive.left_joints and drive.right_joints", sides)):
+    drive = spec.drive
+    sides = () if drive is None else drive.left_joints + drive.right_joints
+    for key, names in (("joints", spec.joints), ("drive", sides)):
         if len(set(names)) != len(names):
             raise ConfigError(f"robot {spec.name}: {key} names a joint twice: {', '.join(names)}")
         for name in names:
@@ -248,8 +265,28 @@ def check_spec(spec: RobotSpec) -> RobotSpec:
         raise ConfigError(
             f"robot {spec.name}: frames.base is {spec.frames.base!r}, expected the URDF's root {urdf.root!r}"
         )
-    urdf.fixed_transform(spec.sensors.scan.frame)
+    sensors = spec.sensors
+    if sensors.scan is not None:
+        urdf.fixed_transform(sensors.scan.frame)
+    if sensors.odom is not None and spec.frames.odom is None:
+        raise ConfigError(f"robot {spec.name}: sensors.odom needs frames.odom, the frame of its pose")
+    if sensors.joint_states is not None and not spec.joints:
+        raise ConfigError(f"robot {spec.name}: sensors.joint_states needs joints, the joints that are read")
+    if spec.command.interface != "twist":
+        _check_joint_command(spec, urdf)
     return spec
+
+
+def _check_joint_command(spec: RobotSpec, urdf: Urdf) -> None:
+    if spec.sensors.joint_states is None:
+        raise ConfigError(
+            f"robot {spec.name}: interface {spec.command.interface!r} needs sensors.joint_states, without which nobody "
+            "knows where the robot is"
+        )
+    unread = [axis.name for axis in spec.command.axes if axis.name not in spec.joints]
+    if unread:
+        raise ConfigError(f"robot {spec.name}: command axes {', '.join(unread)}, which joints does not list")
+    check_joint_axes(spec.name, spec.command, urdf)
 
 
 def load_robot_spec(path_or_name: str | Path, overrides: Sequence[str] = ()) -> RobotSpec:

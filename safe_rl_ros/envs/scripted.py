@@ -42,13 +42,13 @@ class ScriptedDriver:
         """Prepare the ray geometry of one robot."""
         self.spec = spec
         self.config = config or DriverConfig()
-        mount = spec.description.fixed_transform(spec.sensors.scan.frame)
-        angles = spec.sensors.scan.angles + math.atan2(mount[1, 0], mount[0, 0])
+        mount = spec.description.fixed_transform(spec.base_scan.frame)
+        angles = spec.base_scan.angles + math.atan2(mount[1, 0], mount[0, 0])
         self._directions = np.column_stack([np.cos(angles), np.sin(angles)])
         self._angles = np.arctan2(self._directions[:, 1], self._directions[:, 0])
-        self._far = spec.sensors.scan.range_max
+        self._far = spec.base_scan.range_max
         self._offset: FloatArray = mount[:2, 3]
-        self._corridor = spec.footprint_radius_m + self.config.clearance_m
+        self._corridor = spec.base_radius_m + self.config.clearance_m
 
     def command(self, state: RobotState, goal: FloatArray) -> FloatArray:
         """Return the command (C,) towards ``goal`` (2,) m in the odom frame."""
@@ -61,7 +61,7 @@ class ScriptedDriver:
         turn = self.config.turn_weight * np.abs(self._angles)
         best = int(np.argmin(np.abs(error) + turn + self.config.blocked_weight * blocked))
         heading = float(self._angles[best])
-        if abs(error[best]) < 1.5 * self.spec.sensors.scan.angle_increment:
+        if abs(error[best]) < 1.5 * self.spec.base_scan.angle_increment:
             heading = math.atan2(math.sin(bearing), math.cos(bearing))
         speed = math.sqrt(2.0 * self.config.braking * max(float(free[best]), 0.0)) * max(math.cos(heading), 0.0) ** 4
         command = np.empty(self.spec.act_dim)
@@ -71,7 +71,7 @@ class ScriptedDriver:
 
     def free_distance(self, state: RobotState) -> FloatArray:
         """Return how far (R,) m the robot can move along each ray before an obstacle is near, at most range_max."""
-        hit = state.ranges < self.spec.sensors.scan.range_max
+        hit = state.ranges < self.spec.base_scan.range_max
         if not hit.any():
             return np.full(len(self._angles), self._far)
         points = self._offset + state.ranges[hit, None] * self._directions[hit]

@@ -41,8 +41,9 @@ def build_scene(spec: RobotSpec, hazard_radii: FloatArray) -> Scene:
     """Return the scene for a robot and hazards of the given radii (H,) m.
 
     Raises:
-        ConfigError: MuJoCo cannot use the URDF.
+        ConfigError: the robot has no twin, or MuJoCo cannot use the URDF.
     """
+    spec.require_twin()
     try:
         mj_spec = mujoco.MjSpec.from_string(_twin_urdf(spec))
         _prepare_robot(mj_spec, spec)
@@ -65,8 +66,8 @@ def build_scene(spec: RobotSpec, hazard_radii: FloatArray) -> Scene:
         laser=model.site("laser").id,
         qpos=tuple(int(joint.qposadr[0]) for joint in joints),
         qvel=tuple(int(joint.dofadr[0]) for joint in joints),
-        left=tuple(int(model.actuator(name).id) for name in spec.drive.left_joints),
-        right=tuple(int(model.actuator(name).id) for name in spec.drive.right_joints),
+        left=tuple(int(model.actuator(name).id) for name in spec.base_drive.left_joints),
+        right=tuple(int(model.actuator(name).id) for name in spec.base_drive.right_joints),
         hazard_mocap=tuple(int(i) for i in hazards),
         goal_mocap=int(model.body("goal").mocapid[0]),
     )
@@ -89,7 +90,7 @@ def _twin_urdf(spec: RobotSpec) -> str:
 def _prepare_robot(mj_spec: Any, spec: RobotSpec) -> None:
     """Give the robot a free base, contacts with the floor only, a lidar site and wheel servos."""
     mj_spec.body(spec.frames.base).add_freejoint(name="base_free_joint")
-    wheels = {*spec.drive.left_joints, *spec.drive.right_joints}
+    wheels = {*spec.base_drive.left_joints, *spec.base_drive.right_joints}
     joints = spec.description.joints
     for body in mj_spec.bodies:
         is_wheel = any(joint.name in wheels for joint in body.joints)
@@ -104,7 +105,7 @@ def _prepare_robot(mj_spec: Any, spec: RobotSpec) -> None:
         for joint in body.joints:
             if joint.name in wheels:
                 joint.armature = spec.twin.wheel_rotor_kgm2
-    mj_spec.body(spec.sensors.scan.frame).add_site(name="laser")
+    mj_spec.body(spec.base_scan.frame).add_site(name="laser")
     for name in sorted(wheels):
         effort = joints[name].effort_limit
         actuator = mj_spec.add_actuator(name=name, target=name, trntype=mujoco.mjtTrn.mjTRN_JOINT)

@@ -13,6 +13,8 @@ from transforms3d.euler import euler2mat
 from safe_rl_ros.types import ConfigError, FloatArray
 
 MAX_URDF_BYTES = 5_000_000
+BOUNDED_TYPES = ("revolute", "prismatic")
+"""Joint types with a least and a greatest position."""
 JOINT_TYPES = ("revolute", "continuous", "prismatic", "fixed", "floating", "planar")
 
 
@@ -27,6 +29,14 @@ class Joint:
     origin: FloatArray
     effort_limit: float
     """N or N m, infinity where the URDF has none."""
+    lower: float = -np.inf
+    """Least position, rad or m; minus infinity where the URDF has none."""
+    upper: float = np.inf
+    """Greatest position, rad or m; infinity where the URDF has none."""
+    velocity_limit: float = np.inf
+    """rad/s or m/s, infinity where the URDF has none."""
+    mimics: str | None = None
+    """Name of the joint that this one follows, None if it moves by itself."""
 
 
 @dataclass(frozen=True)
@@ -124,11 +134,14 @@ def _joint(element: ElementTree.Element) -> Joint:
     name, kind = _attribute(element, "name"), _attribute(element, "type")
     if kind not in JOINT_TYPES:
         raise ConfigError(f"joint {name!r} has the type {kind!r}, expected one of {', '.join(JOINT_TYPES)}")
-    origin, limit = element.find("origin"), element.find("limit")
-    effort = None if limit is None else limit.get("effort")
+    origin, mimic = element.find("origin"), element.find("mimic")
     try:
         pose = np.eye(4) if origin is None else _pose(origin)
-        effort_limit = float("inf") if effort is None else float(effort)
+        effort, velocity = _limit(element, "effort", np.inf), _limit(element, "velocity", np.inf)
+        lower, upper = -np.inf, np.inf
+        if kind in BOUNDED_TYPES and element.find("limit") is not None:
+            # What the URDF format says: a bound that is left out is 0.
+            lower, upper = _limit(element, "lower", 0.0), _limit(element, "upper", 0.0)
     except ValueError as error:
         raise ConfigError(f"joint {name!r} has a value that is not a number: {error}") from error
     return Joint(
@@ -137,8 +150,21 @@ def _joint(element: ElementTree.Element) -> Joint:
         parent=_attribute(_child(element, "parent"), "link"),
         child=_attribute(_child(element, "child"), "link"),
         origin=pose,
-        effort_limit=effort_limit,
+        effort_limit=effort,
+        lower=lower,
+        upper=upper,
+        velocity_limit=velocity,
+        mimics=None if mimic is None else _attribute(mimic, "joint"),
     )
+
+
+def _limit(joint: ElementTree.Element, key: str, absent: float) -> float:
+    limit = joint.find("limit")
+    value = None if limit is None else limit.get(key)
+    number = absent if value is None else float(value)
+    if np.isnan(number):
+        raise ValueError(f"limit {key}={value!r}")
+    return number
 
 
 def _pose(origin: ElementTree.Element) -> FloatArray:

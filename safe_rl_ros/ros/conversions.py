@@ -1,4 +1,4 @@
-"""Messages <-> the package's types. The only code that reads or writes message fields of the control path.
+"""The package's types -> messages; the way back is :mod:`safe_rl_ros.messages.readers`.
 
 Trap: message fields are not type-checked by default and wrong types are silently corrupted (a numpy bool
 becomes False, an int in a float field 5e-324). Every scalar written here is therefore cast with float() or
@@ -8,24 +8,45 @@ int(), arrays are array.array of the field's own type code, and the tests set RO
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import numpy as np
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import PoseStamped, Twist, TwistStamped
 from nav_msgs.msg import Odometry
 from sensor_msgs.msg import JointState, LaserScan
+from std_msgs.msg import Float64MultiArray, MultiArrayDimension
+from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from safe_rl_ros.envs.robot_spec import RobotSpec
-from safe_rl_ros.ros.state_assembler import JointPart, OdometryPart, ScanPart
-from safe_rl_ros.types import FloatArray, RobotState, SafeRlRosError
+from safe_rl_ros.messages.readers import (
+    CANDIDATE_LABEL,
+    FLOAT64_ARRAY,
+    JOINT_TRAJECTORY,
+    NS_PER_S,
+    POSE_STAMPED,
+    TWIST,
+    TWIST_STAMPED,
+    CandidateReader,
+    CommandReader,
+    GoalReader,
+    make_command_reader,
+)
+from safe_rl_ros.messages.state_assembler import SENSOR_TYPES
+from safe_rl_ros.types import FloatArray, RobotState
 
-NS_PER_S = 1_000_000_000
-ANGLE_TOLERANCE = 1e-4
-"""rad; LaserScan carries its angles as float32."""
-
-
-class MessageError(SafeRlRosError, ValueError):
-    """A message does not fit the robot spec; it is dropped and the reason kept."""
+MESSAGE_CLASSES: dict[str, type] = {
+    TWIST_STAMPED: TwistStamped,
+    TWIST: Twist,
+    FLOAT64_ARRAY: Float64MultiArray,
+    JOINT_TRAJECTORY: JointTrajectory,
+    POSE_STAMPED: PoseStamped,
+    SENSOR_TYPES["odom"]: Odometry,
+    SENSOR_TYPES["scan"]: LaserScan,
+    SENSOR_TYPES["joint_states"]: JointState,
+}
+"""Classes of the message types that the control path uses, by their ROS names."""
 
 
 def write_stamp(message: Time, stamp_ns: int) -> None:
@@ -35,23 +56,22 @@ def write_stamp(message: Time, stamp_ns: int) -> None:
     message.nanosec = nanoseconds
 
 
-def read_stamp(message: Time) -> int:
-    """Return the integer nanoseconds of a Time message."""
-    return int(message.sec) * NS_PER_S + int(message.nanosec)
-
-
 class StateWriter:
-    """Preallocated odom, scan and joint_states messages of one robot.
+    """Preallocated odom, scan and joint_states messages of a mobile base with all three.
 
     The messages are written again on every call: publish them before the next one.
     """
 
     def __init__(self, spec: RobotSpec) -> None:
-        """Fill in everything that does not change: frames, names and the geometry of the scan."""
+        """Fill in everything that does not change: frames, names and the geometry of the scan.
+
+        Raises:
+            ConfigError: the robot has no scan.
+        """
         self.odom = Odometry()
-        self.odom.header.frame_id = spec.frames.odom
+        self.odom.header.frame_id = spec.frames.odom or ""
         self.odom.child_frame_id = spec.frames.base
-        scan = spec.sensors.scan
+        scan = spec.base_scan
         self.scan = LaserScan()
         self.scan.header.frame_id = scan.frame
         self.scan.angle_min = float(scan.angle_min)
@@ -90,123 +110,172 @@ class StateWriter:
         self.joints.velocity = array("d", state.joint_velocity.astype(np.float64, copy=False).tobytes())
 
 
-class StateReader:
-    """Reads odom, scan and joint_states of one robot; checks frames' content against the robot spec."""
+class CommandCodec(Protocol):
+    """Commands (C,) of one robot <-> messages of one type."""
 
-    def __init__(self, spec: RobotSpec) -> None:
-        """Remember what the spec promises."""
-        scan = spec.sensors.scan
-        self._joints = tuple(spec.joints)
-        self._rays = scan.rays
-        self._angle_min = float(scan.angle_min)
-        self._increment = float(scan.angle_increment)
-        self._range_min = np.float32(scan.range_min)
-        self._range_max = np.float32(scan.range_max)
-        self._names: list[str] = []
-        self._order: list[int] = []
-
-    def odometry(self, message: Odometry) -> OdometryPart:
-        """Return pose and twist. Values are not judged here: the filter refuses what is not finite."""
-        pose, twist = message.pose.pose, message.twist.twist
-        at, turn, linear, angular = pose.position, pose.orientation, twist.linear, twist.angular
-        return OdometryPart(
-            np.array((at.x, at.y, at.z)),
-            np.array((turn.x, turn.y, turn.z, turn.w)),
-            np.array((linear.x, linear.y, linear.z)),
-            np.array((angular.x, angular.y, angular.z)),
-        )
-
-    def scan(self, message: LaserScan) -> ScanPart:
-        """Return the ranges; +inf (nothing hit, REP 117) becomes range_max, -inf (too close) range_min, NaN stays.
-
-        Raises:
-            MessageError: the number of rays or their angles are not those of the robot spec.
-        """
-        ranges = np.array(message.ranges, dtype=np.float32)
-        if ranges.shape != (self._rays,):
-            raise MessageError(f"scan has {ranges.size} rays, the robot spec says {self._rays}")
-        if not (
-            abs(message.angle_min - self._angle_min) <= ANGLE_TOLERANCE
-            and abs(message.angle_increment - self._increment) <= ANGLE_TOLERANCE
-        ):
-            raise MessageError(
-                f"scan has angle_min {message.angle_min:.5f} and angle_increment {message.angle_increment:.5f}, "
-                f"the robot spec says {self._angle_min:.5f} and {self._increment:.5f}"
-            )
-        ranges[ranges > self._range_max] = self._range_max
-        ranges[ranges == -np.inf] = self._range_min
-        return ScanPart(ranges)
-
-    def joints(self, message: JointState) -> JointPart:
-        """Return positions and velocities in robot-spec order, found by name; absent velocities are NaN.
-
-        Raises:
-            MessageError: a joint of the robot spec is missing, or an array is too short.
-        """
-        if message.name != self._names:
-            names = list(message.name)
-            absent = [name for name in self._joints if name not in names]
-            if absent:
-                known = ", ".join(names) or "none"
-                raise MessageError(f"joint_states has no joint {', '.join(absent)}; it has {known}")
-            self._order = [names.index(name) for name in self._joints]
-            self._names = names
-        count = len(self._names)
-        if len(message.position) != count or len(message.velocity) not in (0, count):
-            raise MessageError(
-                f"joint_states has {count} names, {len(message.position)} positions, {len(message.velocity)} velocities"
-            )
-        position = np.array(message.position)[self._order]
-        if len(message.velocity) == 0:
-            return JointPart(position, np.full(len(self._order), np.nan))
-        return JointPart(position, np.array(message.velocity)[self._order])
-
-
-class CommandCodec:
-    """Commands (C,) of one robot as TwistStamped or Twist messages, axis by axis by name."""
-
-    def __init__(self, spec: RobotSpec) -> None:
-        """Preallocate; the robot spec has checked that every axis (``linear_x``, ``angular_z``) is one of a twist."""
-        self.names = tuple(axis.name for axis in spec.command.axes)
-        self._fields = tuple(tuple(name.split("_")) for name in self.names)
-        self._stamped = TwistStamped()
-        self._stamped.header.frame_id = spec.frames.base
-        self._plain = Twist()
-
-    def _write(self, twist: Twist, command: FloatArray) -> None:
-        for (vector, axis), value in zip(self._fields, command, strict=True):
-            setattr(getattr(twist, vector), axis, float(value))
+    message_type: type
+    """The message class."""
+    names: tuple[str, ...]
+    """Names of the axes, in robot-spec order."""
 
     @property
-    def last_stamped(self) -> TwistStamped:
-        """The message of the last call of :meth:`stamped`."""
-        return self._stamped
+    def last(self) -> Any:
+        """The message of the last call of :meth:`write`."""
+        ...
 
-    def stamped(self, command: FloatArray, stamp_ns: int) -> TwistStamped:
-        """Return the (reused) TwistStamped message of a command."""
-        write_stamp(self._stamped.header.stamp, stamp_ns)
-        self._write(self._stamped.twist, command)
-        return self._stamped
+    def write(self, command: FloatArray, stamp_ns: int) -> Any:
+        """Return the (reused) message of a command; ``stamp_ns`` is not written where there is no header."""
+        ...
 
-    def plain(self, command: FloatArray) -> Twist:
-        """Return the (reused) Twist message of a command."""
-        self._write(self._plain, command)
-        return self._plain
+    def read(self, message: Any) -> FloatArray:
+        """Return the command (C,) in a message, NaN included.
 
-    def read(self, message: Twist) -> FloatArray:
-        """Return the command (C,) in a Twist; axes that the robot lacks are ignored, NaN passes through."""
-        return np.array([float(getattr(getattr(message, vector), axis)) for vector, axis in self._fields])
+        Raises:
+            MessageError: the message is of another shape or for other axes.
+        """
+        ...
+
+    def stamp_ns(self, message: Any) -> int:
+        """Return the header's stamp, 0 where the type has none."""
+        ...
 
 
-class GoalCodec:
+class _Codec:
+    """What all command codecs share: names, reading, and the message that is used again and again."""
+
+    def __init__(self, spec: RobotSpec, reader: CommandReader, message: Any) -> None:
+        self.names = tuple(axis.name for axis in spec.command.axes)
+        self.message_type: type = type(message)
+        self._reader = reader
+        self._message = message
+
+    @property
+    def last(self) -> Any:
+        """The message of the last call of ``write``."""
+        return self._message
+
+    def read(self, message: Any) -> FloatArray:
+        """Return the command (C,) in a message. Raises :class:`MessageError`."""
+        return self._reader.read(message)
+
+    def stamp_ns(self, message: Any) -> int:
+        """Return the header's stamp, 0 where the type has none."""
+        return self._reader.stamp_ns(message)
+
+
+class TwistCodec(_Codec):
+    """Commands as TwistStamped or Twist, axis by axis by name."""
+
+    def __init__(self, spec: RobotSpec, reader: CommandReader) -> None:
+        """Preallocate; the robot spec has checked that every axis is one of a twist."""
+        super().__init__(spec, reader, TwistStamped() if reader.stamped else Twist())
+        self._fields = tuple(tuple(name.split("_")) for name in self.names)
+        self._stamp: Time | None = None
+        self._twist: Twist = self._message
+        if reader.stamped:
+            self._message.header.frame_id = spec.frames.base
+            self._stamp, self._twist = self._message.header.stamp, self._message.twist
+
+    def write(self, command: FloatArray, stamp_ns: int) -> Any:
+        """Return the (reused) message of a command (C,)."""
+        if self._stamp is not None:
+            write_stamp(self._stamp, stamp_ns)
+        for (vector, axis), value in zip(self._fields, command, strict=True):
+            setattr(getattr(self._twist, vector), axis, float(value))
+        return self._message
+
+
+class JointGroupCodec(_Codec):
+    """Commands as Float64MultiArray, one value per axis in axis order, as forward_command_controller reads them.
+
+    That controller holds the last command for ever: it has no timeout of its own.
+    """
+
+    def __init__(self, spec: RobotSpec, reader: CommandReader) -> None:
+        """Preallocate."""
+        super().__init__(spec, reader, Float64MultiArray())
+
+    def write(self, command: FloatArray, stamp_ns: int) -> Any:
+        """Return the (reused) message of a command (C,); it has no stamp."""
+        self._message.data = _doubles(command, len(self.names))
+        return self._message
+
+
+class JointTrajectoryCodec(_Codec):
+    """Commands as JointTrajectory with one point, to be reached a control period from now."""
+
+    def __init__(self, spec: RobotSpec, reader: CommandReader) -> None:
+        """Preallocate the point with its time and the names of the joints."""
+        super().__init__(spec, reader, JointTrajectory())
+        self._point = JointTrajectoryPoint()
+        seconds, nanoseconds = divmod(spec.period_ns, NS_PER_S)
+        self._point.time_from_start.sec, self._point.time_from_start.nanosec = seconds, nanoseconds
+        self._message.joint_names = list(self.names)
+        self._message.points = [self._point]
+        self._field = "positions" if spec.command.positions else "velocities"
+        self._stamped = spec.command.stamped
+
+    def write(self, command: FloatArray, stamp_ns: int) -> Any:
+        """Return the (reused) message of a command (C,); without ``command.stamped`` its stamp stays 0, "at once"."""
+        if self._stamped:
+            write_stamp(self._message.header.stamp, stamp_ns)
+        setattr(self._point, self._field, _doubles(command, len(self.names)))
+        return self._message
+
+
+def _doubles(values: FloatArray, count: int) -> array[float]:
+    row = np.ascontiguousarray(values, dtype=np.float64)
+    if row.shape != (count,):
+        raise ValueError(f"command has the shape {row.shape}, expected ({count},)")
+    return array("d", row.tobytes())
+
+
+def make_command_codec(spec: RobotSpec, message_type: str | None = None) -> CommandCodec:
+    """Return the codec of a robot's commands for messages of ``message_type``, by default the interface's own.
+
+    Raises:
+        ConfigError: messages of this type hold no command of this robot.
+    """
+    reader = make_command_reader(spec, message_type)
+    if reader.message_type == FLOAT64_ARRAY:
+        return JointGroupCodec(spec, reader)
+    if reader.message_type == JOINT_TRAJECTORY:
+        return JointTrajectoryCodec(spec, reader)
+    return TwistCodec(spec, reader)
+
+
+class CandidateCodec(CandidateReader):
+    """Candidate commands (K, C) <-> Float64MultiArray, see :class:`~safe_rl_ros.messages.readers.CandidateReader`."""
+
+    def __init__(self, names: Sequence[str], max_samples: int) -> None:
+        """``names`` of the axes; at most ``max_samples`` rows are read, any number is written."""
+        super().__init__(names, max_samples)
+        self._axes = len(tuple(names))
+        self._message = Float64MultiArray()
+        self._message.layout.dim = [
+            MultiArrayDimension(label=CANDIDATE_LABEL),
+            MultiArrayDimension(label=",".join(names), size=self._axes, stride=self._axes),
+        ]
+
+    def write(self, candidates: FloatArray) -> Float64MultiArray:
+        """Return the (reused) message of candidates (K, C), the proposal in row 0."""
+        if candidates.ndim != 2 or candidates.shape[1] != self._axes:
+            raise ValueError(f"candidates have the shape {candidates.shape}, expected (K, {self._axes})")
+        rows = self._message.layout.dim[0]
+        rows.size, rows.stride = int(candidates.shape[0]), int(candidates.size)
+        self._message.data = _doubles(candidates.reshape(-1), candidates.size)
+        return self._message
+
+
+class GoalCodec(GoalReader):
     """Goals (2,) m in the odom frame as PoseStamped messages."""
 
     def __init__(self, spec: RobotSpec) -> None:
         """Preallocate the message."""
+        super().__init__(spec)
         self._message = PoseStamped()
-        self._message.header.frame_id = spec.frames.odom
+        self._message.header.frame_id = spec.frames.odom or ""
         self._message.pose.orientation.w = 1.0
-        self._frame = spec.frames.odom
 
     def write(self, goal: FloatArray, stamp_ns: int) -> PoseStamped:
         """Return the (reused) message of a goal valid from ``stamp_ns``."""
@@ -214,14 +283,3 @@ class GoalCodec:
         self._message.pose.position.x = float(goal[0])
         self._message.pose.position.y = float(goal[1])
         return self._message
-
-    def read(self, message: PoseStamped) -> FloatArray:
-        """Return the goal (2,) m.
-
-        Raises:
-            MessageError: the goal is not in the odom frame (this package does not transform goals).
-        """
-        if message.header.frame_id != self._frame:
-            raise MessageError(f"goal_pose is in frame {message.header.frame_id!r}, expected {self._frame!r}")
-        return np.array((message.pose.position.x, message.pose.position.y))
-

@@ -8,7 +8,7 @@ from typing import Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticStatus
-from geometry_msgs.msg import PoseStamped, TwistStamped
+from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Odometry
 from rcl_interfaces.srv import SetParameters
 from rclpy.context import Context
@@ -19,13 +19,14 @@ from std_msgs.msg import Float64MultiArray, String
 from std_srvs.srv import Trigger
 
 from safe_rl_ros.envs.robot_spec import RobotSpec
+from safe_rl_ros.messages.errors import MessageError
+from safe_rl_ros.messages.readers import StateReader, read_stamp
+from safe_rl_ros.messages.state_assembler import Part, Sensor, StateAssembler, sensor_timeouts, sensor_topics
 from safe_rl_ros.ros import bundle_loader, diagnostics, qos
 from safe_rl_ros.ros.bundle_loader import Announcement, format_announcement
-from safe_rl_ros.ros.conversions import CommandCodec, GoalCodec, MessageError, StateReader, read_stamp
+from safe_rl_ros.ros.conversions import GoalCodec, make_command_codec
 from safe_rl_ros.ros.decision_codec import DecisionCodec
-from safe_rl_ros.ros.filter_inputs import sensor_timeouts
 from safe_rl_ros.ros.spin import MAX_WAIT_S, make_executor
-from safe_rl_ros.ros.state_assembler import Part, Sensor, StateAssembler
 from safe_rl_ros.types import FilterDecision, FloatArray
 
 NODE_NAME = "learner"
@@ -54,14 +55,10 @@ class LearnerLink:
         self.node = Node(NODE_NAME, context=self._context, namespace=namespace, use_global_arguments=False)
         self._executor = make_executor(executor, self._context)
         self._executor.add_node(self.node)
-        self._reader, self._goals, self._commands = StateReader(spec), GoalCodec(spec), CommandCodec(spec)
+        self._reader, self._goals = StateReader(spec), GoalCodec(spec)
+        self._commands = make_command_codec(spec)
         self._decisions = DecisionCodec(self._commands.names)
-        sensors = spec.sensors
-        self.sensor_topics: dict[Sensor, str] = {
-            "odom": sensors.odom.topic,
-            "scan": sensors.scan.topic,
-            "joint_states": sensors.joint_states.topic,
-        }
+        self.sensor_topics: dict[Sensor, str] = sensor_topics(spec)
         self.assembler = StateAssembler(sensor_timeouts(spec))
         self.decision: FilterDecision | None = None
         self.decision_arrival_ns = 0
@@ -80,7 +77,7 @@ class LearnerLink:
         self.decision_topic = node.resolve_topic_name(f"{name}/decisions")
         node.create_subscription(Float64MultiArray, self.decision_topic, self._on_decision, qos.command())
         node.create_subscription(DiagnosticStatus, self.state_topic, self._on_filter_state, qos.latched())
-        self._proposal_topic = node.create_publisher(TwistStamped, f"{name}/proposed", qos.command())
+        self._proposal_topic = node.create_publisher(self._commands.message_type, f"{name}/proposed", qos.command())
         self._goal_topic = node.create_publisher(PoseStamped, "goal_pose", qos.command())
         self.bundle_topic = node.create_publisher(String, bundle_loader.TOPIC, qos.latched())
 
@@ -126,7 +123,7 @@ class LearnerLink:
     def propose(self, command: FloatArray, goal: FloatArray, stamp_ns: int) -> None:
         """Publish goal (2,) and proposal (C,), both as the answer to the state of this stamp."""
         self._goal_topic.publish(self._goals.write(goal, stamp_ns))
-        self._proposal_topic.publish(self._commands.stamped(command, stamp_ns))
+        self._proposal_topic.publish(self._commands.write(command, stamp_ns))
 
     def announce(self, announcement: Announcement) -> None:
         """Publish where a bundle is."""

@@ -268,6 +268,8 @@ class RosBackend:
         The actuator topic belongs to the filter alone; it stops the robot by itself when proposals end.
         """
         state, self._state = self._state, None
+        if self.spec.command.positions:
+            return  # no position means stop: the filter holds the last one when proposals end
         if state is not None and self._goal is not None and not self._closed and self._link.alive:
             self._link.propose(self.spec.command_stop, self._goal, state.stamp_ns)
 

@@ -19,7 +19,6 @@ from typing import Any
 
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray
-from geometry_msgs.msg import Twist, TwistStamped
 from nav_msgs.msg import Odometry
 from rclpy.clock import Clock as NodeClock
 from rclpy.clock import ClockType
@@ -31,9 +30,11 @@ from std_srvs.srv import Trigger
 from safe_rl_ros.envs.mujoco_backend import MujocoBackend
 from safe_rl_ros.envs.robot_spec import load_robot_spec
 from safe_rl_ros.envs.tasks.hazard_nav import HazardNav, load_hazard_nav
+from safe_rl_ros.messages.lockstep import CommandGate, check_stamped
+from safe_rl_ros.messages.readers import read_stamp
+from safe_rl_ros.messages.state_assembler import sensor_topics
 from safe_rl_ros.ros import diagnostics, qos
-from safe_rl_ros.ros.conversions import CommandCodec, StateWriter, read_stamp, write_stamp
-from safe_rl_ros.ros.lockstep import CommandGate, check_stamped
+from safe_rl_ros.ros.conversions import StateWriter, make_command_codec, write_stamp
 from safe_rl_ros.ros.parameters import NodeParameter, declare
 from safe_rl_ros.ros.spin import EXECUTORS, DeadlineTicker, run
 from safe_rl_ros.ros.transforms import TransformWriter
@@ -66,10 +67,10 @@ class TwinNode(Node):
         self._timing: qos.Timing = values["timing"]
         self._spec = load_robot_spec(values["robot"])
         check_stamped(self._timing, self._spec.command.stamped)
-        task = HazardNav(load_hazard_nav(values["task"]), self._spec.footprint_radius_m)
+        task = HazardNav(load_hazard_nav(values["task"]), self._spec.base_radius_m)
         self._backend = MujocoBackend(self._spec, task.layout)
         self._writer = StateWriter(self._spec)
-        self._commands = CommandCodec(self._spec)
+        self._commands = make_command_codec(self._spec)
         self._gate = CommandGate()
         self._clock_message = Clock()
         self._command: FloatArray | None = None
@@ -80,16 +81,16 @@ class TwinNode(Node):
         self._reset(int(values["reset_seed"]))
 
     def _create_entities(self) -> None:
-        sensors, command = self._spec.sensors, self._spec.command
-        writer = qos.sensor_writer()
-        self._odom = self.create_publisher(Odometry, sensors.odom.topic, writer)
-        self._scan = self.create_publisher(LaserScan, sensors.scan.topic, writer)
-        self._joints = self.create_publisher(JointState, sensors.joint_states.topic, writer)
+        topics, writer = sensor_topics(self._spec), qos.sensor_writer()
+        self._odom = self.create_publisher(Odometry, topics["odom"], writer)
+        self._scan = self.create_publisher(LaserScan, topics["scan"], writer)
+        self._joints = self.create_publisher(JointState, topics["joint_states"], writer)
         self._clock_topic = self.create_publisher(Clock, "/clock", qos.clock())
-        self._transforms = TransformWriter(self, self._spec.frames.odom, self._spec.frames.base)
+        self._transforms = TransformWriter(self, self._spec.frames.odom or "", self._spec.frames.base)
         self._diagnostics = self.create_publisher(DiagnosticArray, "diagnostics", qos.diagnostics())
-        kind, callback = (TwistStamped, self._on_stamped) if command.stamped else (Twist, self._on_plain)
-        self.create_subscription(kind, command.topic, callback, qos.command())
+        self.create_subscription(
+            self._commands.message_type, self._spec.command.topic, self._on_command, qos.command()
+        )
         self.create_service(Trigger, "~/reset", self._on_reset)
         steady = NodeClock(clock_type=ClockType.STEADY_TIME)  # also with use_sim_time
         self.create_timer(diagnostics.PERIOD_S, self._publish_diagnostics, clock=steady)
@@ -115,18 +116,12 @@ class TwinNode(Node):
         self._backend.close()
         super().destroy_node()
 
-    def _on_stamped(self, message: TwistStamped) -> None:
-        self._on_command(message.twist, read_stamp(message.header.stamp))
-
-    def _on_plain(self, message: Twist) -> None:
-        self._on_command(message, 0)
-
-    def _on_command(self, twist: Twist, stamp_ns: int) -> None:
+    def _on_command(self, message: Any) -> None:
         self._counts["received"] += 1
-        command = self._commands.read(twist)
+        command = self._commands.read(message)
         if self._timing == "realtime":
             self._command, self._command_arrival_ns = command, time.monotonic_ns()
-        elif self._gate.accept(stamp_ns):
+        elif self._gate.accept(self._commands.stamp_ns(message)):
             self._advance(command)
 
     def _advance(self, command: FloatArray) -> None:

@@ -142,3 +142,38 @@ def test_action_map_has_an_inverse_and_keeps_the_limits(action: list[float]):
     np.testing.assert_allclose(commands.to_action(command), action, atol=1e-12)
     assert (command >= SPEC.command_lower).all()
     assert (command <= SPEC.command_upper).all()
+
+
+@pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize(
+    ("field", "index", "values"),
+    [
+        ("position", 0, [0, 1, 2]),
+        ("position", 1, [0, 1, 2]),
+        ("orientation", 2, [0, 1, 2]),
+        ("orientation", 3, [0, 1, 2]),
+        ("linear_velocity", 0, [3]),
+        ("angular_velocity", 2, [4]),
+    ],
+)
+def test_no_infinity_of_a_sensor_passes_for_a_value(field: str, index: int, values: list[int], bad: float):
+    state = make_state(yaw=0.3)
+    array = getattr(state, field).copy()
+    array[index] = bad
+    obs = Observer(SPEC, CONFIG).observe(replace(state, **{field: array}), np.array([1.0, 0.5]))
+    assert np.flatnonzero(np.isnan(obs)).tolist() == values
+
+
+@pytest.mark.parametrize("goal", [[math.inf, 0.0], [0.0, -math.inf], [math.nan, 0.0]])
+def test_no_infinity_of_a_goal_passes_for_a_bearing(goal: list[float]):
+    obs = Observer(SPEC, CONFIG).observe(make_state(), np.array(goal))
+    assert np.flatnonzero(np.isnan(obs)).tolist() == [0, 1, 2]
+
+
+def test_without_goal_or_odometry_there_is_no_observation():
+    with pytest.raises(ValueError, match=r"there is no goal, expected \(2,\)"):
+        Observer(SPEC, CONFIG).observe(make_state(), None)
+    with pytest.raises(ConfigError, match="robot rover: goals, lidar and speeds are observed only on a base"):
+        Observer(load_robot_spec("rover", ["sensors.odom=null"]), CONFIG)
+    with pytest.raises(ConfigError, match=r"robot rover: sensors\.scan is missing"):
+        Observer(load_robot_spec("rover", ["sensors.scan=null"]), CONFIG)

@@ -91,7 +91,7 @@ def test_hash_depends_on_content_and_not_on_place(tmp_path: Path):
         ("sensors.scan.rays=1", "greater than or equal to 2"),
         ("sensors.odom.timeout_s=0", "greater than 0"),
         ("command.topic=/cmd_vel", "should match pattern"),
-        ("command.interface=joint_position", "'joint_position' is not yet supported, expected 'twist'"),
+        ("command.interface=joint_position", "should be 'twist', 'joint_group' or 'joint_trajectory'"),
         ("control_rate_hz=.nan", "finite number"),
         ("control_rate_hz=0", "greater than 0"),
         ("footprint_radius_m=-0.1", "greater than 0"),

@@ -119,3 +119,53 @@ def test_fixed_transform_refuses_unknown_and_moving_links():
         urdf.fixed_transform("camera")
     with pytest.raises(ConfigError, match="'left_wheel_link' hangs on the continuous joint 'left_wheel_joint'"):
         urdf.fixed_transform("left_wheel_link")
+
+
+def limited(inner: str, kind: str = "revolute"):
+    body = "<link name='a'/><link name='b'/>" + joint("j", "a", "b", kind, inner)
+    return parse_urdf(robot(body)).joints["j"]
+
+
+def test_limits_of_position_and_velocity():
+    found = limited("<limit lower='-1.5' upper='2' velocity='0.5' effort='3'/>")
+    assert (found.lower, found.upper, found.velocity_limit, found.effort_limit) == (-1.5, 2.0, 0.5, 3.0)
+    assert found.mimics is None
+    assert limited("<mimic joint='other'/>").mimics == "other"
+
+
+@pytest.mark.parametrize(
+    ("kind", "inner", "expected"),
+    [
+        ("revolute", "<limit velocity='0.5'/>", (0.0, 0.0, 0.5)),  # the format's default for a bound left out
+        ("prismatic", "<limit upper='2' velocity='0.5'/>", (0.0, 2.0, 0.5)),
+        ("continuous", "<limit lower='-1' upper='2' velocity='0.5'/>", (-math.inf, math.inf, 0.5)),
+        ("revolute", "", (-math.inf, math.inf, math.inf)),
+    ],
+)
+def test_limits_left_out(kind: str, inner: str, expected: tuple[float, float, float]):
+    found = limited(inner, kind)
+    assert (found.lower, found.upper, found.velocity_limit) == expected
+
+
+@pytest.mark.parametrize("value", ["fast", "nan"])
+def test_a_limit_that_is_no_number_is_an_error(value: str):
+    with pytest.raises(ConfigError, match=f"joint 'j' has a value that is not a number: .*'{value}'"):
+        limited(f"<limit velocity='{value}'/>")
+
+
+def test_arm_is_one_tree_with_physical_inertias_and_its_full_height():
+    urdf = load_urdf(find_resource("arm.urdf", "urdf"))
+    assert urdf.root == "arm_base_link"
+    assert urdf.movable == ("shoulder_pan_joint", "shoulder_lift_joint", "elbow_joint")
+    height = sum(found.origin[2, 3] for found in urdf.joints.values())
+    assert height == pytest.approx(0.05 + 0.11 + 0.06 + 0.35 + 0.30)
+    for link in ElementTree.fromstring(urdf.xml).findall("link"):
+        inertial, visual = link.find("inertial"), link.find("visual/geometry/cylinder")
+        if inertial is None:
+            assert link.get("name") in ("arm_base_link", "tool_link")
+            continue
+        mass = float(inertial.find("mass").get("value"))
+        radius, length = (float(visual.get(key)) for key in ("radius", "length"))
+        inertia = {key: float(value) for key, value in inertial.find("inertia").attrib.items()}
+        assert inertia["ixx"] == inertia["iyy"] == pytest.approx(mass / 12 * (3 * radius**2 + length**2), rel=2e-3)
+        assert inertia["izz"] == pytest.approx(mass * radius**2 / 2, rel=2e-3)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from safe_rl_ros.ros.state_assembler import NEVER
+from safe_rl_ros.messages.state_assembler import NEVER
 from safe_rl_ros.types import ConfigError
 
 

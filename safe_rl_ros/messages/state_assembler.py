@@ -1,4 +1,4 @@
-"""Join odom, scan and joint_states into one robot state. Pure: no ROS, no clock of its own."""
+"""Join the robot's sensors (odom, scan, joint_states, those that it has) into one robot state. No clock of its own."""
 
 from __future__ import annotations
 
@@ -6,10 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
+from safe_rl_ros.envs.robot_spec import RobotSpec, TopicSpec
 from safe_rl_ros.types import Float32Array, FloatArray, RobotState
 
 Sensor = Literal["odom", "scan", "joint_states"]
 SENSORS: tuple[Sensor, ...] = ("odom", "scan", "joint_states")
+SENSOR_TYPES: dict[Sensor, str] = {
+    "odom": "nav_msgs/msg/Odometry",
+    "scan": "sensor_msgs/msg/LaserScan",
+    "joint_states": "sensor_msgs/msg/JointState",
+}
 NEVER = -1
 JUMP_NS = 1_000_000_000
 """A stamp this far back is no reordered message: the source of time was restarted."""
@@ -42,6 +50,30 @@ class JointPart:
 
 Part = OdometryPart | ScanPart | JointPart
 
+NO_ODOMETRY = OdometryPart(np.full(3, np.nan), np.full(4, np.nan), np.full(3, np.nan), np.full(3, np.nan))
+"""What a robot without odometry has in its state: nobody may take it for a pose."""
+NO_SCAN = ScanPart(np.zeros(0, dtype=np.float32))
+NO_JOINTS = JointPart(np.zeros(0), np.zeros(0))
+
+
+def _present(spec: RobotSpec) -> dict[Sensor, TopicSpec]:
+    parts: dict[Sensor, TopicSpec | None] = {
+        "odom": spec.sensors.odom,
+        "scan": spec.sensors.scan,
+        "joint_states": spec.sensors.joint_states,
+    }
+    return {sensor: part for sensor, part in parts.items() if part is not None}
+
+
+def sensor_timeouts(spec: RobotSpec) -> dict[Sensor, float]:
+    """Return the greatest age of the data of each sensor that the robot has, s."""
+    return {sensor: part.timeout_s for sensor, part in _present(spec).items()}
+
+
+def sensor_topics(spec: RobotSpec) -> dict[Sensor, str]:
+    """Return the (relative) topic of each sensor that the robot has."""
+    return {sensor: part.topic for sensor, part in _present(spec).items()}
+
 
 @dataclass
 class _Slot:
@@ -60,7 +92,7 @@ class AssembledState:
 
 
 class StateAssembler:
-    """Keeps the newest part of each sensor and joins them.
+    """Keeps the newest part of each sensor and joins them; a sensor that the robot lacks is NaN or empty.
 
     Two ways to ask: :meth:`synchronised` (lock-step: all parts carry the same stamp) and :meth:`latest`
     (real time: the newest of each, with ages). A part whose stamp does not go forward is refused and counted,
@@ -69,10 +101,13 @@ class StateAssembler:
     """
 
     def __init__(self, timeouts_s: Mapping[Sensor, float]) -> None:
-        """Start empty; ``timeouts_s`` gives each sensor's greatest age."""
-        self._timeouts_ns = {sensor: round(timeouts_s[sensor] * 1e9) for sensor in SENSORS}
-        self._slots: dict[Sensor, _Slot] = {sensor: _Slot() for sensor in SENSORS}
-        self.refused: dict[Sensor, int] = dict.fromkeys(SENSORS, 0)
+        """Start empty; ``timeouts_s`` gives the greatest age of each sensor that the robot has (at least one)."""
+        self.sensors: tuple[Sensor, ...] = tuple(sensor for sensor in SENSORS if sensor in timeouts_s)
+        if not self.sensors:
+            raise ValueError("a robot state needs at least one sensor")
+        self._timeouts_ns = {sensor: round(timeouts_s[sensor] * 1e9) for sensor in self.sensors}
+        self._slots: dict[Sensor, _Slot] = {sensor: _Slot() for sensor in self.sensors}
+        self.refused: dict[Sensor, int] = dict.fromkeys(self.sensors, 0)
         self.jumps = 0
 
     def add(self, sensor: Sensor, part: Part, stamp_ns: int, arrival_ns: int) -> bool:
@@ -90,7 +125,7 @@ class StateAssembler:
 
     def clear(self) -> None:
         """Forget all parts and their stamps, for instance when the source of time was restarted."""
-        self._slots = {sensor: _Slot() for sensor in SENSORS}
+        self._slots = {sensor: _Slot() for sensor in self.sensors}
 
     def stamp_of(self, sensor: Sensor) -> int:
         """Return the newest stamp of a sensor, :data:`NEVER` if nothing came yet."""
@@ -106,12 +141,12 @@ class StateAssembler:
 
     def missing(self, stamp_ns: int) -> tuple[Sensor, ...]:
         """Return the sensors whose newest part is older than ``stamp_ns``."""
-        return tuple(sensor for sensor in SENSORS if self._slots[sensor].stamp_ns < stamp_ns)
+        return tuple(sensor for sensor in self.sensors if self._slots[sensor].stamp_ns < stamp_ns)
 
     def common_stamp(self) -> int:
         """Return the one stamp that all newest parts carry, :data:`NEVER` if they differ or one is missing."""
-        odom, scan, joints = (slot.stamp_ns for slot in self._slots.values())
-        return odom if odom == scan == joints else NEVER
+        first, *others = [slot.stamp_ns for slot in self._slots.values()]
+        return first if all(stamp == first for stamp in others) else NEVER
 
     def synchronised(self) -> RobotState | None:
         """Return the state if all newest parts carry one stamp, else None."""
@@ -126,11 +161,16 @@ class StateAssembler:
         if state is None:
             return None
         arrivals = {sensor: slot.arrival_ns for sensor, slot in self._slots.items()}
-        stale = tuple(s for s in SENSORS if not 0 <= now_ns - arrivals[s] <= self._timeouts_ns[s])
+        stale = tuple(s for s in self.sensors if not 0 <= now_ns - arrivals[s] <= self._timeouts_ns[s])
         return AssembledState(state, min(arrivals.values()), stale)
 
+    def _part(self, sensor: Sensor, absent: Part) -> Part | None:
+        slot = self._slots.get(sensor)
+        return absent if slot is None else slot.part
+
     def _join(self) -> RobotState | None:
-        odom, scan, joints = (self._slots[sensor].part for sensor in SENSORS)
+        odom, scan = self._part("odom", NO_ODOMETRY), self._part("scan", NO_SCAN)
+        joints = self._part("joint_states", NO_JOINTS)
         if not (isinstance(odom, OdometryPart) and isinstance(scan, ScanPart) and isinstance(joints, JointPart)):
             return None
         return RobotState(
