@@ -184,7 +184,8 @@ class FilterDecision:
     ``risk_proposed`` belongs to the proposal after shaping. Ages and latency in seconds. ``verdict`` is what the
     filter found; it differs from ``reason``, which says why ``executed`` was sent, only in mode ``shadow``.
     ``stamp_ns`` is the time of the decision for others (ROS time in a node), ``tick_ns`` on the filter's own clock.
-    ``veto_streak`` counts vetoes by the critic in a row, this decision included.
+    ``veto_streak`` counts vetoes by the critic in a row, this decision included, ``overrun_streak`` its missed deadlines;
+    ``hold_left`` is the number of decisions to come in which no proposal passes.
     """
 
     stamp_ns: int
@@ -204,11 +205,28 @@ class FilterDecision:
     verdict: Reason = Reason.ACCEPTED
     veto_streak: int = 0
     tick_ns: int = 0
+    hold_left: int = 0
+    overrun_streak: int = 0
 
     @property
     def intervened(self) -> bool:
         """True if the proposal was replaced (veto or stop)."""
         return self.reason.is_veto
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which of K candidate actions a model chose for the filter; see ``StagedModel`` in the filter's contracts.
+
+    ``index`` counts in the actions as given, -1 if none has a usable risk. ``risk`` is that action's own, judged by
+    every member of an ensemble, NaN if there is none. ``acceptable`` is ``risk <= threshold``. ``evaluated`` is how
+    many actions every member judged.
+    """
+
+    index: int
+    risk: float
+    acceptable: bool
+    evaluated: int
 
 
 @dataclass(frozen=True)

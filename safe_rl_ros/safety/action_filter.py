@@ -3,7 +3,7 @@
 ``decide`` stops at the first of these that fails, in this order:
 
 =============================  ===================================================================
-emergency stop latched         ``STOP_ESTOP``
+a stop is latched              ``STOP_ESTOP``, ``STOP_HEARTBEAT``, ``STOP_VETOES``, ...: the first cause
 not armed                      ``STOP_INACTIVE``
 a clock or stamp went back     ``STOP_TIME_JUMP``: all that was received before is distrusted
 proposal                       ``STOP_NO_PROPOSAL``, ``STOP_BAD_PROPOSAL``, ``STOP_STALE_PROPOSAL``
@@ -12,27 +12,33 @@ header stamps far apart        the older one is stale
 model missing (``enforce``)    ``STOP_NO_BUNDLE``
 critic late                    ``STOP_DEADLINE``
 no candidate with a risk       ``STOP_BAD_RISK``
+nothing acceptable             as ``fallback_mode`` says, see :mod:`~safe_rl_ros.safety.fallback`
+above ``risk_abort``           ``STOP_RISK_ABORT``
+too many of them in a row      ``STOP_VETOES``, ``STOP_OVERRUNS``: latched
 anything raised                ``STOP_ERROR``
 =============================  ===================================================================
 
 What is left is shaped (limits, rates) and then judged by the critic, see :mod:`~safe_rl_ros.safety.veto`: what is
-checked is what is sent. A proposal that needs no shaping and passes is sent bit for bit. A stop is sent at once, not
-ramped; it becomes the baseline of the next command's rate limit.
+checked is what is sent, bit for bit, and that is checked again before it leaves. A proposal that needs no shaping and
+passes is sent bit for bit. A stop follows the robot's stop profile, see :mod:`~safe_rl_ros.safety.stopping`; it becomes
+the baseline of the next command's rate limit. States and transitions: :mod:`~safe_rl_ros.safety.machine`.
 
 Two calls with the same inputs after the same history give the same decision, latency aside: candidates come from a
 generator keyed by seed, observation and proposal, made only when something was vetoed.
+
+In mode ``shadow`` good proposals pass unchanged, limits and rates included; rates are then measured from what was sent.
 
 This is not a certified safety function: keep the robot's own command timeout and emergency stop.
 """
 
 from __future__ import annotations
 
-import logging
 import operator
 import time
 from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 
 from safe_rl_ros.safety import guards
 from safe_rl_ros.safety.contracts import (
@@ -44,22 +50,34 @@ from safe_rl_ros.safety.contracts import (
     SafetyModel,
     check_maps,
 )
-from safe_rl_ros.safety.draft import NAN, Draft, GuardedInputs, StopError
-from safe_rl_ros.safety.history import InputTrack, Shaper
-from safe_rl_ros.safety.veto import CriticVeto, Verdict
-from safe_rl_ros.types import BundleError, FilterDecision, Float32Array, FloatArray, Reason
+from safe_rl_ros.safety.draft import NAN, Draft, StopError
+from safe_rl_ros.safety.latch import LEVELS, StopLatch
+from safe_rl_ros.safety.limits import check_start
+from safe_rl_ros.safety.machine import EVENTS, Event, StateMachine
+from safe_rl_ros.safety.pipeline import Pipeline, Probe
+from safe_rl_ros.safety.tightening import check_tightening
+from safe_rl_ros.safety.veto import Verdict
+from safe_rl_ros.types import (
+    BundleError,
+    ConfigError,
+    FilterDecision,
+    FilterState,
+    FloatArray,
+    Reason,
+    StopCause,
+)
 
 __all__ = ["ActionFilter", "CommandLimits", "FilterConfig", "Observation", "Proposal", "SafetyModel"]
 
-logger = logging.getLogger(__name__)
+STOPS = frozenset(reason for reason in Reason if reason.is_stop)
 
 
 class ActionFilter:
     """Decides, once per control period, which command the robot gets.
 
     Not armed at first: every decision is ``STOP_INACTIVE`` until :meth:`activate`. ``decide`` belongs to one
-    thread; :meth:`set_model`, :meth:`latch_stop` and :meth:`clear_stop` may be called from others. They take effect
-    between decisions, a latched stop also during one.
+    thread; :meth:`set_model`, :meth:`reconfigure`, :meth:`latch_stop`, :meth:`set_asserted` and :meth:`clear_stop` may
+    be called from others. They take effect between decisions, a latched stop also during one.
     """
 
     def __init__(
@@ -87,27 +105,33 @@ class ActionFilter:
         self.limits = limits
         self.config = config
         self._clock = clock
-        self._veto = CriticVeto(config, to_action, to_command, clock)
+        self._pipeline = Pipeline(limits, config, to_action, to_command, clock)
+        self._guard, self._shaper = self._pipeline.guard, self._pipeline.shaper
+        self._machine = StateMachine(config)
+        self._latch = StopLatch()
         self._model: SafetyModel | None = None
-        self._active = False
-        self._stop_cause: str | None = None
-        self._last_now_ns: int | None = None
-        self._proposals = InputTrack()
-        self._observations = InputTrack()
-        self._shaper = Shaper(limits)
-        self._no_proposal = np.full(limits.axes, NAN)
-        self._no_proposal.flags.writeable = False
-        self._logged: set[str] = set()
+        self._probe = Probe.SILENT
+        self._await_newer = False
 
     @property
     def active(self) -> bool:
         """True between :meth:`activate` and :meth:`deactivate`."""
-        return self._active
+        return self._machine.state is not FilterState.INACTIVE
 
     @property
-    def stop_cause(self) -> str | None:
-        """Why the emergency stop is latched, or None if it is not."""
-        return self._stop_cause
+    def state(self) -> FilterState:
+        """Where the state machine is at this moment; ``INACTIVE`` also while a stop is latched, see :attr:`causes`."""
+        state = self._machine.state
+        if state is FilterState.INACTIVE:
+            return state
+        if self._latch.causes:
+            return FilterState.LATCHED
+        return FilterState.STOPPED if state is FilterState.LATCHED else state
+
+    @property
+    def causes(self) -> tuple[StopCause, ...]:
+        """Why a stop is latched, the first cause first; empty if none is."""
+        return self._latch.causes
 
     @property
     def model(self) -> SafetyModel | None:
@@ -115,42 +139,104 @@ class ActionFilter:
         return self._model
 
     def set_model(self, model: SafetyModel | None) -> None:
-        """Swap the model between two decisions; None removes it, which stops the robot in mode ``enforce``.
+        """Swap the model between two decisions; None removes it, which stops the robot where the critic is enforced.
 
         Raises:
-            BundleError: the model is for another number of axes; the old one stays.
+            BundleError: the model is for another number of axes, or cannot do what the configuration asks of it; the
+                old one stays.
         """
         if model is not None:
             if model.act_dim != self.limits.axes:
                 raise BundleError(f"model {model.hash}: act_dim is {model.act_dim}, the robot has {self.limits.axes}")
             if model.obs_dim < 1:
                 raise BundleError(f"model {model.hash}: obs_dim is {model.obs_dim}, expected at least 1")
+            if not _can_back_up(self.config, model):
+                raise BundleError(f"model {model.hash}: no mean, expected one for fallback_mode backup_policy")
         self._model = model
-        self._logged.clear()
+        self._pipeline.log_again()
 
-    def activate(self) -> None:
-        """Arm. The past is forgotten: the next command starts from the stop command."""
+    def reconfigure(self, config: FilterConfig) -> None:
+        """Replace the configuration between two decisions; while armed only by one that is at least as strict.
+
+        Raises:
+            ConfigError: naming the field that would loosen the filter; the old configuration stays.
+        """
+        if self.active:
+            check_tightening(self.config, config, self._model)
+        if self._model is not None and not _can_back_up(config, self._model):
+            raise ConfigError(f"fallback_mode = {config.fallback_mode!r}, but model {self._model.hash} has no mean")
+        self.config = self._machine.config = config
+        self._pipeline.use(config)
+
+    def activate(self, start: npt.ArrayLike | None = None) -> None:
+        """Arm. The past is forgotten: the next command starts from ``start``, or else from the stop command.
+
+        A latched stop stays latched.
+
+        Args:
+            start: (C,) the measured command, needed where commands are positions. May lie outside the limits by no
+                more than one period's change.
+
+        Raises:
+            ConfigError: ``start`` is missing, not finite, of another shape or outside the limits.
+        """
+        base = check_start(self.limits, start)
         self._shaper.forget()
-        self._proposals.forget()
-        self._observations.forget()
-        self._logged.clear()
-        self._active = True
+        if base is not None:
+            self._shaper.start_from(base)
+        self._guard.forget()
+        self._pipeline.log_again()
+        self._machine.move(Event.ACTIVATE)
 
     def deactivate(self) -> None:
-        """Disarm: every decision is a stop."""
-        self._active = False
+        """Disarm: every decision is a stop, which still follows the stop profile from the last command."""
+        self._machine.move(Event.DEACTIVATE)
+        self._probe = Probe.SILENT
 
-    def latch_stop(self, cause: str = "operator") -> None:
-        """Latch the emergency stop; it never clears by itself. The first cause is kept."""
-        if self._stop_cause is None:
-            self._stop_cause = cause
-            logger.warning("emergency stop latched: %s", cause)
+    def latch_stop(self, cause: StopCause = StopCause.OPERATOR, detail: str = "") -> None:
+        """Latch a stop; it never clears by itself. A cause that is latched already keeps its detail."""
+        self._latch.latch(cause, detail)
+
+    def set_asserted(self, cause: StopCause, asserted: bool, detail: str = "") -> None:
+        """Follow a level input, ``OPERATOR`` or ``HEARTBEAT``.
+
+        Asserting latches a stop; releasing only lets a later :meth:`clear_stop` succeed.
+
+        Raises:
+            ConfigError: the cause is another one, which only the filter itself finds.
+        """
+        self._latch.set_asserted(cause, asserted, detail)
 
     def clear_stop(self) -> None:
-        """Release the emergency stop. The next command starts from the stop command."""
-        if self._stop_cause is not None:
-            logger.warning("emergency stop cleared, was: %s", self._stop_cause)
-        self._stop_cause = None
+        """Release every latched stop, the only way to do so. Proposals received before are not carried out.
+
+        Raises:
+            StopPersistsError: a cause is still there: a level input is asserted; after ``VETOES`` or ``FALLBACK`` the
+                current proposal would be vetoed again; after ``OVERRUNS`` the critic is still late. Nothing changes.
+        """
+        self._latch.clear(self._persists)
+
+    def restore(self, decision: FilterDecision) -> None:
+        """Take up the memory that a recorded decision implies, so that a replay can start after it.
+
+        Not in a record: which stamps were seen before (decide on the inputs in hand first, then restore), and all
+        latched causes but the first.
+
+        Raises:
+            ConfigError: the decision is for another number of axes, is not finite, or contradicts itself.
+        """
+        executed = np.asarray(decision.executed, dtype=np.float64)
+        if executed.shape != self.limits.stop.shape or not guards.is_finite(executed):
+            raise ConfigError(f"decision executed {executed.tolist()}, expected {self.limits.axes} finite numbers")
+        cause = StopCause(decision.reason) if EVENTS[decision.reason] is Event.LATCH else None
+        if cause is None and decision.state is FilterState.LATCHED:
+            raise ConfigError(f"decision is LATCHED for {decision.reason.name}, expected the reason of a latched stop")
+        self._latch.restore(cause)
+        self._probe = Probe.SILENT if cause is None or cause in LEVELS else Probe.UNJUDGED
+        self._machine.restore(decision.state, decision.hold_left, decision.veto_streak, decision.overrun_streak)
+        self._guard.restore(decision.tick_ns)
+        self._shaper.commit(np.clip(executed, self.limits.lower, self.limits.upper), decision.tick_ns)
+        self._await_newer = False
 
     def decide(self, now_ns: int, proposal: Proposal | None, observation: Observation | None) -> FilterDecision:
         """Return what to send now. Never raises; whatever goes wrong is a stop with its reason.
@@ -161,28 +247,36 @@ class ActionFilter:
             observation: the latest one, or None if none arrived yet.
 
         Returns:
-            The decision; ``executed`` (C,) is finite, within limits and read-only.
+            The decision; ``executed`` (C,) is finite and read-only, and within limits unless the mode is ``shadow``.
+            Where commands are positions it means nothing before the first :meth:`activate`.
         """
         start = self._clock()
-        draft = Draft(proposed=self._no_proposal)
-        now = self._last_now_ns or 0
+        draft = Draft(proposed=self._guard.no_proposal)
+        now = self._guard.last_now_ns or 0
         executed = self.limits.stop
+        changes, latched = self._latch.changes, self._latch.reason
+        if latched is None and self._latch.cleared:
+            self._latch.cleared = False
+            self._await_newer = True
+            self._machine.move(Event.CLEAR)
         try:
             now = operator.index(now_ns)
-            executed, reason = self._judge(now, proposal, observation, draft)
-            if not self._sendable(executed):
-                raise ArithmeticError(f"{reason.name} command {executed!r} is not within limits")
+            executed, verdict = self._judge(now, proposal, observation, draft, latched)
+            self._pipeline.check_sendable(executed, verdict, draft)
         except StopError as stop:
-            reason = stop.reason
+            verdict = stop.reason
         except Exception as error:  # the boundary that makes every failure a stop
-            self._log_once(error)
-            reason = Reason.STOP_ERROR
-        if self._stop_cause is not None:  # perhaps latched while the critic was busy
-            reason = Reason.STOP_ESTOP
-        if reason.is_stop:
-            executed, draft.risk_executed = self.limits.stop, NAN
+            self._pipeline.log_once(error)
+            verdict = Reason.STOP_ERROR
+        verdict = self._follow(verdict, draft, latched, changes)
+        reason = verdict
+        if self.config.mode == "shadow" and draft.proposal_good:
+            executed, reason = _unchanged(verdict, draft)
+        if reason in STOPS:
+            executed, draft.risk_executed = self._shaper.stop(now), NAN
         executed.flags.writeable = False
-        self._shaper.commit(executed, now)
+        self._commit(executed, now)
+        machine = self._machine
         return FilterDecision(
             stamp_ns=now,
             proposed=draft.proposed,
@@ -196,117 +290,80 @@ class ActionFilter:
             proposal_age_s=draft.proposal_age_s,
             latency_s=self._clock() - start,
             bundle_hash=draft.bundle_hash,
+            mode=self.config.mode,
+            state=machine.state,
+            verdict=verdict,
+            veto_streak=machine.veto_streak,
+            tick_ns=now,
+            hold_left=machine.hold_left,
+            overrun_streak=machine.overrun_streak,
         )
 
     def _judge(
-        self, now: int, proposal: Proposal | None, observation: Observation | None, draft: Draft
+        self,
+        now: int,
+        proposal: Proposal | None,
+        observation: Observation | None,
+        draft: Draft,
+        latched: Reason | None,
     ) -> Verdict:
         """Return command and reason, or raise :class:`StopError`."""
         model = self._model
         if model is not None:
             draft.bundle_hash = model.hash
-        in_order = self._note_time(now, proposal, observation)
-        if proposal is not None:
-            draft.proposed = self._copy_proposal(proposal)
-            draft.proposal_age_s = self._proposals.age_s(now)
-        if observation is not None:
-            draft.observation_age_s = self._observations.age_s(now)
-        if self._stop_cause is not None:
-            raise StopError(Reason.STOP_ESTOP)
-        if not self._active:
+        only_newer, self._await_newer = self._await_newer, False
+        tick = self._pipeline.note(now, proposal, observation, only_newer, draft)
+        if latched is not None:
+            self._probe = Probe.SILENT
+            if self.active and not LEVELS.issuperset(self._latch.causes):
+                self._probe = self._pipeline.probe(tick, draft, model, self._machine)
+            raise StopError(latched)
+        if not self.active:
             raise StopError(Reason.STOP_INACTIVE)
-        if not in_order:
-            raise StopError(Reason.STOP_TIME_JUMP)
-        if proposal is None:
-            raise StopError(Reason.STOP_NO_PROPOSAL)
-        self._check_proposal(draft)
-        if observation is None:
-            raise StopError(Reason.STOP_NO_OBSERVATION)
-        obs = self._check_observation(observation, draft, model)
-        self._check_stamps(proposal, observation)
-        low, high = self._shaper.reachable(now)
-        command = guards.clip_to_limits(draft.proposed, low, high).values
-        return self._apply_critic(GuardedInputs(draft.proposed, command, low, high, obs), model, draft)
+        return self._pipeline.judge(tick, draft, model, self._machine)
 
-    def _note_time(self, now: int, proposal: Proposal | None, observation: Observation | None) -> bool:
-        """Follow the clock and both header stamps on every tick, armed or not; return False if one went back."""
-        in_order = not guards.went_backwards(now, self._last_now_ns)
-        self._last_now_ns = now
-        if not in_order:
-            self._shaper.forget()
-        for track, message in ((self._proposals, proposal), (self._observations, observation)):
-            if not in_order:
-                track.distrust(None if message is None else operator.index(message.stamp_ns))
-        for track, message in ((self._proposals, proposal), (self._observations, observation)):
-            if message is not None:
-                stamp, received = operator.index(message.stamp_ns), operator.index(message.received_ns)
-                trusted = track.observe(stamp, received)
-                in_order = in_order and trusted and received <= now
-        return in_order
+    def _persists(self, cause: StopCause) -> str | None:
+        """Return what still speaks for a cause that no level input asserts, None if nothing does."""
+        probe = self._probe
+        if cause in LEVELS or probe in (Probe.SILENT, Probe.PASSED):
+            return None
+        if cause is StopCause.OVERRUNS and probe is Probe.VETOED:
+            return None
+        return str(probe.value)
 
-    def _copy_proposal(self, proposal: Proposal) -> FloatArray:
-        """Return a read-only float64 copy (C,) of the proposal, NaN if it has another type or shape."""
-        values = guards.as_numbers(proposal.values)
-        if values is None or not guards.has_shape(values, self.limits.stop.shape):
-            return self._no_proposal
-        copy = np.array(values, dtype=np.float64)
-        copy.flags.writeable = False
-        return copy
+    def _follow(self, verdict: Reason, draft: Draft, latched: Reason | None, changes: int) -> Reason:
+        """Move the state machine and return the verdict, a latched stop before all else."""
+        stop = self._latch.reason
+        if stop is None:  # perhaps latched while the critic was busy, and cleared already
+            stop = latched if self._latch.changes == changes else Reason.STOP_ESTOP
+        if stop is not None:
+            draft.proposal_good = False
+            self._machine.move(Event.LATCH)
+            return stop
+        if not self.active:
+            draft.proposal_good = False
+            return verdict if EVENTS[verdict] is Event.BLOCK else Reason.STOP_INACTIVE
+        enforced = self.config.mode == "enforce"
+        cause = self._machine.follow(verdict, held=draft.held, latches=enforced)
+        if cause is None:
+            return verdict
+        if enforced:
+            self._latch.latch(cause, f"{self._machine.veto_streak} vetoes, {self._machine.overrun_streak} overruns")
+            self._probe = Probe.OVERRAN if cause is StopCause.OVERRUNS else Probe.VETOED
+        reason: Reason = cause.value
+        return reason
 
-    def _check_proposal(self, draft: Draft) -> None:
-        if not guards.is_finite(draft.proposed):
-            raise StopError(Reason.STOP_BAD_PROPOSAL)
-        if not guards.is_fresh(draft.proposal_age_s, self.config.proposal_timeout_s):
-            raise StopError(Reason.STOP_STALE_PROPOSAL)
+    def _commit(self, executed: FloatArray, now: int) -> None:
+        if self.config.mode == "shadow":
+            executed = np.clip(executed, self.limits.lower, self.limits.upper)
+        self._shaper.commit(executed, now)
 
-    def _check_observation(self, observation: Observation, draft: Draft, model: SafetyModel | None) -> Float32Array:
-        """Return a read-only float32 copy (O,) of a good observation."""
-        values = guards.as_numbers(observation.values)
-        if values is None or values.ndim != 1:
-            raise StopError(Reason.STOP_BAD_OBSERVATION)
-        if model is not None and not guards.has_shape(values, (model.obs_dim,)):
-            raise StopError(Reason.STOP_BAD_OBSERVATION)
-        if values.dtype == np.float32:
-            obs = values.copy()
-        else:
-            with np.errstate(over="ignore"):  # what float32 cannot hold becomes inf, which is refused below
-                obs = values.astype(np.float32)
-        if not guards.is_finite(obs):
-            raise StopError(Reason.STOP_BAD_OBSERVATION)
-        if not guards.is_fresh(draft.observation_age_s, self.config.observation_timeout_s):
-            raise StopError(Reason.STOP_STALE_OBSERVATION)
-        obs.flags.writeable = False
-        return obs
+def _unchanged(verdict: Reason, draft: Draft) -> tuple[FloatArray, Reason]:
+    """Return what mode ``shadow`` sends for a good proposal, and why."""
+    draft.risk_executed = NAN if draft.shaped else draft.risk_proposed
+    vetoed = verdict.is_veto or verdict is Reason.SHADOW_VETO
+    return draft.proposed, Reason.SHADOW_VETO if vetoed else Reason.ACCEPTED
 
-    def _check_stamps(self, proposal: Proposal, observation: Observation) -> None:
-        config = self.config
-        lag = guards.check_stamps(
-            proposal.stamp_ns, observation.stamp_ns, config.proposal_timeout_s, config.observation_timeout_s
-        )
-        if not lag.proposal_ok:
-            raise StopError(Reason.STOP_STALE_PROPOSAL)
-        if not lag.observation_ok:
-            raise StopError(Reason.STOP_STALE_OBSERVATION)
 
-    def _apply_critic(self, inputs: GuardedInputs, model: SafetyModel | None, draft: Draft) -> Verdict:
-        if self.config.critic == "enforce":
-            return self._veto.enforce(inputs, model, draft)
-        if self.config.critic == "off":
-            return inputs.command, inputs.reason
-        verdict, failure = self._veto.shadow(inputs, model, draft)
-        if failure is not None:
-            self._log_once(failure)
-        return verdict
-
-    def _sendable(self, command: FloatArray) -> bool:
-        """Return True if the command has the robot's shape, is finite and within limits."""
-        return guards.has_shape(command, self.limits.stop.shape) and guards.is_within(
-            command, self.limits.lower, self.limits.upper
-        )
-
-    def _log_once(self, error: Exception) -> None:
-        """Log the first error of each kind since the last :meth:`activate` or :meth:`set_model`."""
-        kind = type(error).__qualname__
-        if kind not in self._logged:
-            self._logged.add(kind)
-            logger.error("filter decision failed; further errors of this kind are not logged", exc_info=error)
+def _can_back_up(config: FilterConfig, model: SafetyModel) -> bool:
+    return config.fallback_mode != "backup_policy" or callable(getattr(model, "mean", None))

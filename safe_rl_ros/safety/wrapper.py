@@ -88,14 +88,15 @@ def make_filter(
     to_action: ArrayMap,
     to_command: ArrayMap,
     model: SafetyModel | None = None,
+    start: FloatArray | None = None,
 ) -> ActionFilter:
     """Return an armed filter, with a model if one is given.
 
     Raises:
-        ConfigError: the maps are not each other's inverse.
+        ConfigError: the maps are not each other's inverse, or ``start`` is not as ``ActionFilter.activate`` needs it.
         BundleError: the model does not fit the limits.
     """
     action_filter = ActionFilter(limits, config, to_action, to_command)
     action_filter.set_model(model)
-    action_filter.activate()
+    action_filter.activate(start)
     return action_filter

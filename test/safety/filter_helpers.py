@@ -61,19 +61,54 @@ def first_axis(actions: Any) -> Any:
     return np.abs(actions[:, 0].astype(np.float64))
 
 
-def build(model: Any = "default", *, clock: Any = None, **config: Any) -> ActionFilter:
+def build(
+    model: Any = "default", *, clock: Any = None, robot: CommandLimits | None = None, start: Any = None, **config: Any
+) -> ActionFilter:
     """Return an armed filter with a model that calls everything safe, unless told otherwise."""
     more = {} if clock is None else {"clock": clock}
-    action_filter = ActionFilter(limits(), FilterConfig(**config), to_action, to_command, **more)
+    action_filter = ActionFilter(robot or limits(), FilterConfig(**config), to_action, to_command, **more)
     action_filter.set_model(StubModel() if model == "default" else model)
-    action_filter.activate()
+    action_filter.activate(start)
     return action_filter
 
 
-def proposal(values: Any, tick: int = 0, *, received: int | None = None) -> Proposal:
+def constant(value: float) -> Callable[[Any], Any]:
+    """Risk is the same everywhere."""
+    return lambda actions: np.full(len(actions), value)
+
+
+def by_call(*answers: Any) -> Callable[[Any], Any]:
+    """Risk function that gives one prepared answer per call."""
+    left = iter(answers)
+    return lambda actions: np.asarray(next(left), dtype=np.float64)
+
+
+def clock_of(*readings: float) -> Callable[[], float]:
+    """Return a clock with these readings in s, the last repeated."""
+    left = list(readings)
+    return lambda: left.pop(0) if len(left) > 1 else left[0]
+
+
+class Switch:
+    """A risk function and a clock that a test turns from good to bad and back."""
+
+    def __init__(self) -> None:
+        self.risk, self.late = 0.0, False
+        self._now = 0.0
+
+    def __call__(self, actions: Any) -> Any:
+        if self.late:
+            self._now += 10.0
+        return np.full(len(actions), self.risk)
+
+    def clock(self) -> float:
+        return self._now
+
+
+def proposal(values: Any, tick: int = 0, *, received: int | None = None, candidates: Any = None) -> Proposal:
     """Return a proposal of the tick: stamps count in periods from 1 s."""
     stamp = at(tick)
-    return Proposal(np.asarray(values, dtype=np.float64), stamp, stamp if received is None else received)
+    return Proposal(np.asarray(values, dtype=np.float64), stamp, stamp if received is None else received, candidates)
 
 
 def observation(values: Any = OBS, tick: int = 0, *, received: int | None = None) -> Observation:
@@ -85,6 +120,6 @@ def at(tick: float) -> int:
     return 1_000_000_000 + round(tick * PERIOD_NS)
 
 
-def step(action_filter: ActionFilter, values: Any, tick: int = 0, obs: Any = OBS) -> Any:
+def step(action_filter: ActionFilter, values: Any, tick: int = 0, obs: Any = OBS, candidates: Any = None) -> Any:
     """Decide at ``tick`` on a proposal and observation of the same tick."""
-    return action_filter.decide(at(tick), proposal(values, tick), observation(obs, tick))
+    return action_filter.decide(at(tick), proposal(values, tick, candidates=candidates), observation(obs, tick))

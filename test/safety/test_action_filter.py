@@ -1,4 +1,4 @@
-"""Guards, lifecycle, time and shaping of the filter; the critic's part is in test_veto.py."""
+"""Guards, lifecycle and errors of the filter; time is in test_filter_time.py, the critic in test_veto.py."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from filter_helpers import (
     StubModel,
     at,
     build,
+    constant,
     first_axis,
     limits,
     observation,
@@ -23,7 +24,7 @@ from filter_helpers import (
 )
 
 from safe_rl_ros.safety.action_filter import ActionFilter, FilterConfig, Observation, Proposal
-from safe_rl_ros.types import BundleError, Reason
+from safe_rl_ros.types import BundleError, FilterState, Reason, StopCause
 
 NAN, INF = float("nan"), float("inf")
 GOOD = [0.25, 1.0]
@@ -31,10 +32,6 @@ GOOD = [0.25, 1.0]
 
 def broken(actions):
     raise RuntimeError("critic broke")
-
-
-def constant(value):
-    return lambda actions: np.full(len(actions), value)
 
 
 def late_clock():
@@ -63,6 +60,21 @@ TABLE = [
         (at(0), proposal(GOOD), observation()),
     ),
     (
+        Reason.NEAREST_SAFE,
+        lambda: build(StubModel(first_axis), candidates="around"),
+        (at(0), proposal([0.5, 0.0]), observation()),
+    ),
+    (
+        Reason.BACKUP,
+        lambda: build(BackupStub(constant(0.9)), candidates="topic", fallback_mode="backup_policy"),
+        (at(0), proposal(GOOD), observation()),
+    ),
+    (
+        Reason.HOLD,
+        lambda: build(StubModel(constant(0.9)), candidates="topic", fallback_mode="hold"),
+        (at(0), proposal(GOOD), observation()),
+    ),
+    (
         Reason.STOP_INACTIVE,
         lambda: ActionFilter(limits(), FilterConfig(), to_action, to_command),
         (at(0), proposal(GOOD), observation()),
@@ -79,11 +91,46 @@ TABLE = [
     (Reason.STOP_DEADLINE, lambda: build(clock=late_clock()), (at(0), proposal(GOOD), observation())),
     (Reason.STOP_TIME_JUMP, lambda: seen(build(), 5), (at(0), proposal(GOOD), observation())),
     (Reason.STOP_ERROR, lambda: build(StubModel(broken)), (at(0), proposal(GOOD), observation())),
+    (
+        Reason.STOP_UNSAFE,
+        lambda: build(StubModel(constant(0.9)), fallback_mode="brake"),
+        (at(0), proposal(GOOD), observation()),
+    ),
+    (
+        Reason.STOP_RISK_ABORT,
+        lambda: build(StubModel(constant(0.9)), risk_abort=0.8),
+        (at(0), proposal(GOOD), observation()),
+    ),
+    (
+        Reason.STOP_VETOES,
+        lambda: build(StubModel(constant(0.9)), max_consecutive_vetoes=1),
+        (at(0), proposal(GOOD), observation()),
+    ),
+    (
+        Reason.STOP_OVERRUNS,
+        lambda: build(clock=late_clock(), max_consecutive_overruns=1),
+        (at(0), proposal(GOOD), observation()),
+    ),
+    (
+        Reason.STOP_HEARTBEAT,
+        lambda: latched(build(), StopCause.HEARTBEAT),
+        (at(0), proposal(GOOD), observation()),
+    ),
+    (
+        Reason.STOP_FALLBACK,
+        lambda: build(StubModel(constant(0.9)), fallback_mode="estop"),
+        (at(0), proposal(GOOD), observation()),
+    ),
 ]
 
 
-def latched(action_filter):
-    action_filter.latch_stop("test")
+class BackupStub(StubModel):
+    def mean(self, obs):
+        return np.array([0.25, 0.0])
+
+
+def latched(action_filter, cause=StopCause.OPERATOR):
+    action_filter.latch_stop(cause)
     return action_filter
 
 
@@ -104,7 +151,21 @@ def test_every_reason(reason, make, inputs):
         assert decision.executed.tolist() == STOP.tolist()
         assert math.isnan(decision.risk_executed)
     assert not decision.executed.flags.writeable
-    assert decision.stamp_ns == at(0)
+    assert decision.stamp_ns == decision.tick_ns == at(0)
+    assert decision.mode == "enforce"
+    assert decision.verdict is reason
+    assert decision.state is state_of(reason)
+
+
+def state_of(reason):
+    """The state after a decision says no more than its reason."""
+    if reason is Reason.STOP_INACTIVE:
+        return FilterState.INACTIVE
+    if reason in {cause.value for cause in StopCause}:
+        return FilterState.LATCHED
+    if reason.is_stop:
+        return FilterState.STOPPED
+    return FilterState.HOLDING if reason.is_veto else FilterState.NOMINAL
 
 
 def test_a_stop_command_other_than_zero_is_what_is_sent():
@@ -188,132 +249,6 @@ def test_ages_are_recorded():
     assert (decision.proposal_age_s, decision.observation_age_s) == (0.1, 0.2)
 
 
-# --- ages and stamps ---------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("late_by", "expected"), [(0, Reason.ACCEPTED), (1, Reason.STOP_STALE_PROPOSAL)], ids=["in time", "late"]
-)
-def test_silence_of_the_policy_becomes_a_stop(late_by, expected):
-    action_filter = build()
-    last = proposal(GOOD, 0)
-    reasons = [action_filter.decide(at(k), last, observation(tick=k)).reason for k in range(3)]
-    assert reasons == [Reason.ACCEPTED] * 3
-    assert action_filter.decide(at(3) + late_by, last, observation(tick=3)).reason is expected
-
-
-def test_silence_of_the_sensors_becomes_a_stop():
-    action_filter = build()
-    last = observation(tick=0)
-    reasons = [action_filter.decide(at(k), proposal(GOOD, k), last).reason for k in range(5)]
-    assert reasons == [Reason.ACCEPTED] * 4 + [Reason.STOP_STALE_OBSERVATION]
-
-
-def test_repeated_message_with_frozen_stamp_goes_stale():
-    action_filter = build()
-    frozen = [Observation(OBS, at(0), at(k)) for k in range(5)]
-    reasons = [action_filter.decide(at(k), proposal(GOOD, 0, received=at(k)), frozen[k]).reason for k in range(5)]
-    assert reasons[:4] == [Reason.ACCEPTED] * 4
-    assert reasons[4].is_stop
-
-
-def test_header_stamps_far_apart_are_stale():
-    fresh = at(10)
-    old_answer = build().decide(fresh, Proposal(GOOD, at(6), fresh), Observation(OBS, at(10), fresh))
-    assert old_answer.reason is Reason.STOP_STALE_PROPOSAL
-    old_state = build().decide(fresh, Proposal(GOOD, at(10), fresh), Observation(OBS, at(6), fresh))
-    assert old_state.reason is Reason.STOP_STALE_OBSERVATION
-    near = build().decide(fresh, Proposal(GOOD, at(7), fresh), Observation(OBS, at(10), fresh))
-    assert near.reason is Reason.ACCEPTED
-
-
-def test_time_jump_forgets_what_was_received_before():
-    action_filter = build(proposal_timeout_s=5, observation_timeout_s=5)
-    old = proposal(GOOD, 10), observation(tick=10)
-    assert action_filter.decide(at(10), *old).reason is Reason.ACCEPTED
-    assert action_filter.decide(at(0), *old).reason is Reason.STOP_TIME_JUMP
-    # Their age is fine again here; they are refused all the same, until new ones arrive.
-    assert action_filter.decide(at(11), *old).reason is Reason.STOP_TIME_JUMP
-    assert action_filter.decide(at(12), proposal(GOOD, 12), old[1]).reason is Reason.STOP_TIME_JUMP
-    assert step(action_filter, GOOD, 13).reason is Reason.ACCEPTED
-
-
-def test_time_jump_forgets_the_baseline():
-    action_filter = build()
-    for tick in range(10, 13):
-        step(action_filter, [1.0, 0.0], tick)
-    assert step(action_filter, [1.0, 0.0], 0).reason is Reason.STOP_TIME_JUMP
-    assert step(action_filter, [1.0, 0.0], 1).executed[0] == 0.5
-
-
-def test_time_jump_is_noticed_while_stopped():
-    action_filter = build(proposal_timeout_s=5, observation_timeout_s=5)
-    action_filter.latch_stop()
-    step(action_filter, GOOD, 10)
-    old = proposal(GOOD, 10), observation(tick=10)
-    assert action_filter.decide(at(0), *old).reason is Reason.STOP_ESTOP
-    action_filter.clear_stop()
-    assert action_filter.decide(at(11), *old).reason is Reason.STOP_TIME_JUMP
-
-
-@pytest.mark.parametrize("which", ["proposal", "observation"])
-def test_reordered_message_stops_until_the_next(which):
-    action_filter = build()
-    step(action_filter, GOOD, 5)
-    ticks = {"proposal": 6, "observation": 6, which: 4}
-    late = [Proposal(GOOD, at(ticks["proposal"]), at(6)), Observation(OBS, at(ticks["observation"]), at(6))]
-    assert action_filter.decide(at(6), *late).reason is Reason.STOP_TIME_JUMP
-    assert step(action_filter, GOOD, 7).reason is Reason.ACCEPTED
-
-
-@pytest.mark.parametrize("which", [0, 1])
-def test_message_from_the_future_stops(which):
-    messages = [proposal(GOOD, received=at(0)), observation(received=at(0))]
-    kind = type(messages[which])
-    messages[which] = kind(messages[which].values, at(0), at(0) + 1)
-    assert build().decide(at(0), *messages).reason is Reason.STOP_TIME_JUMP
-
-
-# --- shaping -----------------------------------------------------------------------------------------------------
-
-
-def test_rate_limit_ramps_up_from_the_last_command():
-    action_filter = build(StubModel(threshold=1.0))
-    executed = [step(action_filter, [0.9, 0.0], tick).executed[0] for tick in range(3)]
-    assert executed == [0.5, 0.9, 0.9]
-
-
-def test_stop_is_sent_at_once_and_becomes_the_baseline():
-    action_filter = build()
-    for tick in range(3):
-        step(action_filter, [1.0, 0.0], tick)
-    assert action_filter.decide(at(2.5), None, observation(tick=2)).executed.tolist() == [0.0, 0.0]
-    decision = action_filter.decide(at(3.5), proposal([1.0, 0.0], 3), observation(tick=3))
-    assert decision.executed[0] == 0.5
-
-
-def test_gap_in_decisions_resets_the_baseline():
-    action_filter = build()
-    for tick in range(3):
-        step(action_filter, [1.0, 0.0], tick)
-    assert step(action_filter, [1.0, 0.0], 12).executed[0] == 0.5
-
-
-def test_limits_are_applied():
-    decision = step(build(), [0.25, -7.0])
-    assert decision.reason is Reason.SHAPED
-    assert decision.executed.tolist() == [0.25, -2.0]
-    assert decision.proposed.tolist() == [0.25, -7.0]
-
-
-@pytest.mark.parametrize("critic", ["off", "shadow", "enforce"])
-def test_guards_hold_in_every_mode(critic):
-    action_filter = build(critic=critic)
-    assert step(action_filter, [NAN, 0.0], 0).reason is Reason.STOP_BAD_PROPOSAL
-    assert step(action_filter, [9.0, 9.0], 1).executed.tolist() == [0.5, 2.0]
-    assert action_filter.decide(at(9), proposal(GOOD, 9, received=at(1)), observation(tick=9)).reason.is_stop
-
-
 # --- life cycle --------------------------------------------------------------------------------------------------
 
 
@@ -329,25 +264,35 @@ def test_filter_is_not_armed_at_first_and_forgets_on_activation():
 
 def test_emergency_stop_stays_until_cleared():
     action_filter = build()
-    action_filter.latch_stop("button")
-    action_filter.latch_stop("second")
-    assert action_filter.stop_cause == "button"
+    action_filter.latch_stop(detail="button")
+    action_filter.latch_stop(detail="second")
+    assert action_filter.causes == (StopCause.OPERATOR,)
     action_filter.deactivate()
     action_filter.activate()
     action_filter.set_model(StubModel())
     assert [step(action_filter, GOOD, k).reason for k in range(3)] == [Reason.STOP_ESTOP] * 3
     action_filter.clear_stop()
-    assert action_filter.stop_cause is None
-    assert step(action_filter, GOOD, 3).reason is Reason.ACCEPTED
+    assert action_filter.causes == ()
+    assert step(action_filter, GOOD, 3).reason is Reason.STOP_NO_PROPOSAL
+    assert step(action_filter, GOOD, 4).reason is Reason.ACCEPTED
 
 
 def test_emergency_stop_during_a_decision_wins():
     def latch(actions):
-        action_filter.latch_stop("while the critic was busy")
+        action_filter.latch_stop(detail="while the critic was busy")
         return np.zeros(len(actions))
 
     action_filter = build(StubModel(latch))
     assert step(action_filter, GOOD).reason is Reason.STOP_ESTOP
+
+
+def test_heartbeat_lost_during_a_decision_is_named():
+    def lose(actions):
+        action_filter.set_asserted(StopCause.HEARTBEAT, True)
+        return np.zeros(len(actions))
+
+    action_filter = build(StubModel(lose))
+    assert step(action_filter, GOOD).reason is Reason.STOP_HEARTBEAT
 
 
 def test_emergency_stop_comes_before_everything():

@@ -6,6 +6,7 @@ from filter_helpers import limits, to_action, to_command
 
 from safe_rl_ros.config import build
 from safe_rl_ros.safety.action_filter import ActionFilter, FilterConfig
+from safe_rl_ros.safety.contracts import BEHAVIOUR_FIELDS
 from safe_rl_ros.types import ConfigError
 
 
@@ -55,12 +56,26 @@ def test_limits_are_private_and_read_only():
         {"observation_timeout_s": -1.0},
         {"critic_deadline_ms": 0},
         {"seed": -1},
+        {"mode": "off"},
+        {"candidates": "any"},
+        {"fallback_mode": "zero"},
+        {"threshold_off": 1.5},
+        {"min_hold_cycles": -1},
+        {"risk_abort": float("nan")},
+        {"max_consecutive_vetoes": 0},
+        {"max_consecutive_overruns": 0},
+        {"around_std": 0.0},
         {"treshold": 0.1},
     ],
 )
 def test_config_refuses(values):
     with pytest.raises(ConfigError, match=next(iter(values))):
         build(FilterConfig, values, "test")
+
+
+def test_threshold_off_above_the_threshold_is_refused():
+    with pytest.raises(ConfigError, match=r"threshold_off 0.5 must not be above threshold 0.25"):
+        build(FilterConfig, {"threshold": 0.25, "threshold_off": 0.5}, "test")
 
 
 def test_every_field_is_described():
@@ -74,10 +89,35 @@ def test_shipped_configurations_load():
     loaded = {name: load_config(FilterConfig, find_resource(f"{name}.yaml", "config/filters")) for name in FILES}
     assert loaded["lockstep"].critic == "enforce"
     assert loaded["hardware"].critic_deadline_ms < 50
-    assert loaded["shadow"].critic == "shadow"
+    assert (loaded["shadow"].critic, loaded["shadow"].mode) == ("shadow", "enforce")
+    assert (loaded["black_box"].candidates, loaded["black_box"].fallback_mode) == ("around", "brake")
+    assert loaded["observe"] == loaded["black_box"].model_copy(update={"mode": "shadow"})
+    assert set(FILES) == {path.stem for path in find_resource("lockstep.yaml", "config/filters").parent.glob("*.yaml")}
 
 
-FILES = ("lockstep", "hardware", "shadow")
+FILES = ("lockstep", "hardware", "shadow", "black_box", "observe")
+
+
+@pytest.mark.parametrize("name", BEHAVIOUR_FIELDS)
+def test_behaviour_hash_follows_what_comes_after_a_veto(name):
+    other = {
+        "candidates": "topic",
+        "max_samples": 7,
+        "around_std": 0.1,
+        "fallback_mode": "brake",
+        "threshold_off": 0.1,
+        "min_hold_cycles": 1,
+        "risk_abort": 0.5,
+    }
+    assert FilterConfig(**{name: other[name]}).behaviour_hash != FilterConfig().behaviour_hash
+
+
+def test_behaviour_hash_is_blind_to_what_a_certificate_names_itself_or_only_adds_stops():
+    other = FilterConfig(
+        mode="shadow", critic="off", threshold=0.5, seed=9, proposal_timeout_s=1.0, max_consecutive_vetoes=3
+    )
+    assert other.behaviour_hash == FilterConfig().behaviour_hash
+    assert len(other.behaviour_hash) == 64
 
 
 @pytest.mark.parametrize(

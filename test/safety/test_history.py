@@ -10,7 +10,7 @@ from safe_rl_ros.safety.history import InputTrack, Shaper
 
 
 def test_first_command_starts_from_the_stop_command():
-    low, high = Shaper(limits(stop=[0.25, 0.0])).reachable(0)
+    _, low, high, _ = Shaper(limits(stop=[0.25, 0.0])).reach(0)
     assert low.tolist() == [-0.25, -2.0]
     assert high.tolist() == [0.75, 2.0]
 
@@ -29,7 +29,8 @@ def test_first_command_starts_from_the_stop_command():
 def test_reachable_commands(elapsed, base, step):
     shaper = Shaper(limits())
     shaper.commit(np.array([0.5, 0.0]), 1000)
-    low, high = shaper.reachable(1000 + round(elapsed * PERIOD_NS))
+    found, low, high, _ = shaper.reach(1000 + round(elapsed * PERIOD_NS))
+    assert found[0] == base
     assert low[0] == base - step
     assert high[0] == min(base + step, 1.0)
 
@@ -38,7 +39,7 @@ def test_forget_returns_to_the_stop_command():
     shaper = Shaper(limits())
     shaper.commit(limits().stop + 1.0, 0)
     shaper.forget()
-    assert shaper.reachable(1)[1][0] == 0.5
+    assert shaper.reach(1).high[0] == 0.5
 
 
 def test_repeated_stamp_ages_from_its_first_arrival():

@@ -6,22 +6,24 @@ import math
 
 import numpy as np
 import pytest
-from filter_helpers import OBS, StubModel, at, build, first_axis, observation, proposal, step
+from filter_helpers import (
+    OBS,
+    StubModel,
+    at,
+    build,
+    by_call,
+    clock_of,
+    constant,
+    first_axis,
+    observation,
+    proposal,
+    step,
+)
 
 from safe_rl_ros.safety.action_filter import Observation
 from safe_rl_ros.types import Reason
 
 NAN, INF = float("nan"), float("inf")
-
-
-def constant(value):
-    return lambda actions: np.full(len(actions), value)
-
-
-def by_call(*answers):
-    """Return a risk function that gives one prepared answer per call."""
-    left = iter(answers)
-    return lambda actions: np.asarray(next(left), dtype=np.float64)
 
 
 # --- threshold ---------------------------------------------------------------------------------------------------
@@ -93,6 +95,30 @@ def test_model_cannot_change_what_is_sent():
         return np.zeros(len(actions))
 
     assert step(build(StubModel(scribble)), [0.25, 0.0]).executed.tolist() == [0.25, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("command", "risk", "sent"),
+    [
+        ([0.25, 1.0], 0.25, True),
+        ([np.nextafter(0.25, 1), 1.0], 0.25, False),  # not the one that was judged
+        ([0.25, 1.0], np.nextafter(0.25, 1), False),  # judged, and not acceptable
+        ([0.25, 1.0], NAN, False),
+    ],
+)
+@pytest.mark.parametrize("reason", [Reason.ACCEPTED, Reason.SHAPED, Reason.RESAMPLED, Reason.NEAREST_SAFE])
+def test_only_what_was_judged_acceptable_is_sent(monkeypatch, caplog, command, risk, sent, reason):
+    def judge(now, proposal, observation, draft, latched):
+        draft.judged = np.array([0.25, 1.0]).tobytes()
+        draft.risk_executed, draft.threshold = risk, 0.25
+        return np.array(command), reason
+
+    action_filter = build()
+    monkeypatch.setattr(action_filter, "_judge", judge)
+    decision = step(action_filter, [0.25, 1.0])
+    assert decision.reason is (reason if sent else Reason.STOP_ERROR)
+    assert sent == ("not one that the critic found acceptable" not in caplog.text)
+    assert decision.executed.tolist() == (command if sent else [0.0, 0.0])
 
 
 # --- which candidate ---------------------------------------------------------------------------------------------
@@ -220,12 +246,6 @@ def test_generator_does_not_touch_the_global_one():
 
 
 # --- deadline ----------------------------------------------------------------------------------------------------
-
-
-def clock_of(*readings):
-    """Return a clock with these readings in s, the last repeated."""
-    left = list(readings)
-    return lambda: left.pop(0) if len(left) > 1 else left[0]
 
 
 @pytest.mark.parametrize(
