@@ -1,7 +1,8 @@
 """Policy and safety critic in numpy: what the filter, the policy node and rollouts run. No torch.
 
 Both are tanh networks in float32, built from plain arrays (``weight_i`` of shape (in, out) or
-(E, in, out), ``bias_i``) and a JSON-able ``meta``; :mod:`safe_rl_ros.networks` exports to them.
+(E, in, out), ``bias_i``) and a JSON-able ``meta``; :mod:`safe_rl_ros.networks` exports to them. Both may have a
+:class:`Normaliser`, which is applied to every observation first.
 Shape letters: see :mod:`safe_rl_ros.types`.
 """
 
@@ -14,10 +15,12 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from safe_rl_ros.types import Float32Array, FloatArray
+from safe_rl_ros.types import Float32Array, FloatArray, Selection
 
 LOG_STD_MIN = -4.0
 LOG_STD_MAX = 2.0
+
+SMALLEST, LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 
 Aggregate = Literal["mean", "mean_plus_std", "max"]
 
@@ -67,6 +70,62 @@ def _unknown(arrays: Mapping[str, npt.ArrayLike], known: set[str]) -> None:
         raise ValueError(f"unknown array(s) {extra}, expected only {sorted(known)}")
 
 
+class Normaliser:
+    """Observations to network inputs: (obs - mean) / std, then clipped to [-clip, clip] if there is a clip."""
+
+    def __init__(self, mean: npt.ArrayLike, std: npt.ArrayLike, clip: float | None = None) -> None:
+        """Take mean and std (O,), std positive, clip positive. Raises ValueError naming what is wrong."""
+        self.mean = _checked("mean", mean, np.shape(mean))
+        if self.mean.ndim != 1 or self.mean.size == 0:
+            raise ValueError(f"array 'mean' has shape {self.mean.shape}, expected (O,)")
+        self.std = _checked("std", std, self.mean.shape)
+        if not (self.std > 0).all():
+            raise ValueError(f"array 'std' has the least value {self.std.min():g}, expected positive numbers")
+        if clip is not None and not SMALLEST <= clip <= LARGEST:
+            raise ValueError(f"clip is {clip}, expected a positive float32 number or none")
+        self.clip = None if clip is None else float(clip)
+
+    def __call__(self, obs: Float32Array) -> Float32Array:
+        """Return the normalised observations, same shape (..., O) float32; NaN stays NaN."""
+        scaled = (obs - self.mean) / self.std
+        return scaled if self.clip is None else np.clip(scaled, -np.float32(self.clip), np.float32(self.clip))
+
+    def arrays(self) -> dict[str, Float32Array]:
+        """Return copies of the arrays by name."""
+        return {"mean": self.mean.copy(), "std": self.std.copy()}
+
+    def meta(self) -> dict[str, Any]:
+        """Return the JSON-able rest."""
+        return {"kind": "normaliser", "clip": self.clip}
+
+
+def _fitting(normaliser: Normaliser | None, obs_dim: int) -> Normaliser | None:
+    if normaliser is not None and normaliser.mean.shape != (obs_dim,):
+        raise ValueError(f"the normaliser takes observations of length {normaliser.mean.size}, expected {obs_dim}")
+    return normaliser
+
+
+def choose(risks: FloatArray, threshold: float, order: npt.NDArray[np.intp] | None = None) -> Selection:
+    """Return the first acceptable of K actions, else the first of least risk, else index -1.
+
+    Args:
+        risks: (K,); what is not finite or negative is not usable.
+        threshold: largest acceptable risk; negative, NaN or infinite: none is.
+        order: (M,) indices by preference, what is not in it is no candidate; None: all as given.
+    """
+    places = np.arange(len(risks)) if order is None else order
+    ordered = risks[places]
+    usable = (ordered >= 0.0) & (ordered < np.inf)
+    acceptable = usable & (ordered <= threshold) & (threshold < np.inf)
+    if acceptable.any():
+        place = int(acceptable.argmax())
+    elif usable.any():
+        place = int(np.where(usable, ordered, np.inf).argmin())
+    else:
+        return Selection(-1, float("nan"), False, len(risks))
+    return Selection(int(places[place]), float(ordered[place]), bool(acceptable[place]), len(risks))
+
+
 class GaussianPolicy:
     """Diagonal Gaussian over actions: mean tanh(MLP(obs)) in [-1, 1], log std clamped to [-4, 2].
 
@@ -74,10 +133,13 @@ class GaussianPolicy:
     second half of the network's output. Samples are not clipped; the filter shapes them.
     """
 
-    def __init__(self, arrays: Mapping[str, npt.ArrayLike], meta: Mapping[str, Any]) -> None:
+    def __init__(
+        self, arrays: Mapping[str, npt.ArrayLike], meta: Mapping[str, Any], normaliser: Normaliser | None = None
+    ) -> None:
         """Build from arrays and meta. Raises ValueError naming the array or key that is wrong."""
         self._meta = _meta(meta, "gaussian_policy", {"obs_dim", "act_dim", "hidden", "state_dependent_std"})
         self.obs_dim: int = self._meta["obs_dim"]
+        self.normaliser = _fitting(normaliser, self.obs_dim)
         self.act_dim: int = self._meta["act_dim"]
         self.state_dependent_std: bool = self._meta["state_dependent_std"]
         if not isinstance(self.state_dependent_std, bool):
@@ -95,9 +157,11 @@ class GaussianPolicy:
         _unknown(arrays, names)
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, npt.ArrayLike], meta: Mapping[str, Any]) -> GaussianPolicy:
+    def from_arrays(
+        cls, arrays: Mapping[str, npt.ArrayLike], meta: Mapping[str, Any], normaliser: Normaliser | None = None
+    ) -> GaussianPolicy:
         """Rebuild from :meth:`arrays` and :meth:`meta`. Raises ValueError naming what is wrong."""
-        return cls(arrays, meta)
+        return cls(arrays, meta, normaliser)
 
     def arrays(self) -> dict[str, Float32Array]:
         """Return copies of the arrays by name."""
@@ -112,9 +176,13 @@ class GaussianPolicy:
 
     def distribution(self, obs: npt.ArrayLike) -> tuple[Float32Array, Float32Array]:
         """Return mean and std, each (C,) for ``obs`` (O,) or (B, C) for ``obs`` (B, O)."""
-        hidden = np.asarray(obs, dtype=np.float32)
-        if hidden.ndim not in (1, 2) or hidden.shape[-1] != self.obs_dim:
-            raise ValueError(f"obs has shape {hidden.shape}, expected ({self.obs_dim},) or (B, {self.obs_dim})")
+        state = np.asarray(obs, dtype=np.float32)
+        if state.ndim not in (1, 2) or state.shape[-1] != self.obs_dim:
+            raise ValueError(f"obs has shape {state.shape}, expected ({self.obs_dim},) or (B, {self.obs_dim})")
+        return self._forward(state if self.normaliser is None else self.normaliser(state))
+
+    def _forward(self, hidden: Float32Array) -> tuple[Float32Array, Float32Array]:
+        """Return mean and std of checked and normalised observations."""
         layers = self._layers
         for i in range(0, len(layers) - 2, 2):
             hidden = np.tanh(hidden @ layers[i] + layers[i + 1])
@@ -139,12 +207,15 @@ class SafetyCritic:
     ``aggregate``: "mean", "mean_plus_std" (mean + ``std_factor`` times the members' std) or "max".
     """
 
-    def __init__(self, arrays: Mapping[str, npt.ArrayLike], meta: Mapping[str, Any]) -> None:
+    def __init__(
+        self, arrays: Mapping[str, npt.ArrayLike], meta: Mapping[str, Any], normaliser: Normaliser | None = None
+    ) -> None:
         """Build from arrays and meta. Raises ValueError naming the array or key that is wrong."""
         self._meta = _meta(
             meta, "safety_critic", {"obs_dim", "act_dim", "hidden", "members", "aggregate", "std_factor"}
         )
         self.obs_dim: int = self._meta["obs_dim"]
+        self.normaliser = _fitting(normaliser, self.obs_dim)
         self.act_dim: int = self._meta["act_dim"]
         self.members: int = self._meta["members"]
         self.aggregate: Aggregate = self._meta["aggregate"]
@@ -165,9 +236,11 @@ class SafetyCritic:
         self._rest = list(zip(rest, biases[1:], strict=True))
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, npt.ArrayLike], meta: Mapping[str, Any]) -> SafetyCritic:
+    def from_arrays(
+        cls, arrays: Mapping[str, npt.ArrayLike], meta: Mapping[str, Any], normaliser: Normaliser | None = None
+    ) -> SafetyCritic:
         """Rebuild from :meth:`arrays` and :meth:`meta`. Raises ValueError naming what is wrong."""
-        return cls(arrays, meta)
+        return cls(arrays, meta, normaliser)
 
     def arrays(self) -> dict[str, Float32Array]:
         """Return copies of the arrays by name, each with a leading member axis (E, ...)."""
@@ -179,17 +252,31 @@ class SafetyCritic:
 
     def risk(self, obs: npt.ArrayLike, actions: npt.ArrayLike) -> FloatArray:
         """Return the risk (K,) of ``actions`` (K, C) at one ``obs`` (O,); NaN stays NaN."""
+        return self._aggregate(self._logits(*self._inputs(obs, actions)).astype(np.float64))
+
+    def select(
+        self, obs: npt.ArrayLike, actions: npt.ArrayLike, threshold: float, order: npt.NDArray[np.intp] | None = None
+    ) -> Selection:
+        """Return the choice among ``actions`` (K, C), see :func:`choose`."""
+        return choose(self.risk(obs, actions), threshold, order)
+
+    def _inputs(self, obs: npt.ArrayLike, actions: npt.ArrayLike) -> tuple[Float32Array, Float32Array]:
+        """Return the normalised observation (O,) and the actions (K, C), both checked and float32."""
         state = np.asarray(obs, dtype=np.float32)
         candidates = np.asarray(actions, dtype=np.float32)
         if state.shape != (self.obs_dim,):
             raise ValueError(f"obs has shape {state.shape}, expected ({self.obs_dim},)")
         if candidates.ndim != 2 or candidates.shape[1] != self.act_dim:
             raise ValueError(f"actions has shape {candidates.shape}, expected (K, {self.act_dim})")
+        return state if self.normaliser is None else self.normaliser(state), candidates
+
+    def _logits(self, state: Float32Array, candidates: Float32Array) -> Float32Array:
+        """Return (K,), or (E, K) of an ensemble."""
         # The observation's part of the first layer is the same for every candidate.
         hidden = candidates @ self._first_action + (state[None, :] @ self._first_obs + self._first_bias)
         for weight, bias in self._rest:
             hidden = np.tanh(hidden) @ weight + bias
-        return self._aggregate(hidden[..., 0].astype(np.float64))
+        return np.asarray(hidden[..., 0])
 
     def _aggregate(self, logits: FloatArray) -> FloatArray:
         """Return (K,) from logits (K,) or (E, K)."""

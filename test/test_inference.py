@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from safe_rl_ros.inference import GaussianPolicy, SafetyCritic
+from safe_rl_ros.inference import GaussianPolicy, Normaliser, SafetyCritic, choose
 
 POLICY_META = {"kind": "gaussian_policy", "obs_dim": 2, "act_dim": 1, "hidden": [1], "state_dependent_std": False}
 POLICY_ARRAYS = {
@@ -162,6 +162,86 @@ def test_bad_inputs_are_named():
         critic.risk(np.zeros(2), np.zeros((1, 1)))
     with pytest.raises(ValueError, match=r"actions has shape \(1,\)"):
         critic.risk(np.zeros(1), np.zeros(1))
+
+
+def test_normaliser_by_hand():
+    normaliser = Normaliser([1.0, -2.0], [0.5, 4.0], clip=3.0)
+    assert normaliser(np.array([2.0, 2.0], np.float32)).tolist() == [2.0, 1.0]
+    assert normaliser(np.array([[9.0, -90.0]], np.float32)).tolist() == [[3.0, -3.0]]
+    assert Normaliser([1.0], [0.5])(np.array([9.0], np.float32)).tolist() == [16.0]
+    assert np.isnan(normaliser(np.array([np.nan, 0.0], np.float32))[0]), "a clip must not hide NaN"
+
+
+def test_normaliser_is_applied_to_observations_first():
+    normaliser = Normaliser([1.0, -2.0], [0.5, 4.0])
+    plain, normalised = (
+        GaussianPolicy(POLICY_ARRAYS, POLICY_META),
+        GaussianPolicy(POLICY_ARRAYS, POLICY_META, normaliser),
+    )
+    assert normalised.distribution([2.0, 2.0])[0].tolist() == plain.distribution([2.0, 1.0])[0].tolist()
+    judge = SafetyCritic(CRITIC_ARRAYS, CRITIC_META, Normaliser([1.0], [0.5]))
+    assert judge.risk([2.0], [[0.3]]).tolist() == SafetyCritic(CRITIC_ARRAYS, CRITIC_META).risk([2.0], [[0.3]]).tolist()
+    assert judge.risk([1.5], [[0.3]]).tolist() == SafetyCritic(CRITIC_ARRAYS, CRITIC_META).risk([1.0], [[0.3]]).tolist()
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "clip", "message"),
+    [
+        ([0.0], [0.0], None, "'std' has the least value 0"),
+        ([0.0], [-1.0], None, "'std' has the least value -1"),
+        ([0.0], [1.0, 1.0], None, r"'std' has shape \(2,\), expected \(1,\)"),
+        ([[0.0]], [[1.0]], None, r"'mean' has shape \(1, 1\), expected \(O,\)"),
+        ([], [], None, "expected \\(O,\\)"),
+        ([np.nan], [1.0], None, "'mean' holds 1 non-finite"),
+        ([0.0], [1.0], 0.0, "clip is 0.0"),
+        ([0.0], [1.0], 1e300, "clip is 1e[+]300"),
+        ([0.0], [1.0], float("nan"), "clip is nan"),
+    ],
+)
+def test_bad_normaliser_is_named(mean, std, clip, message):
+    with pytest.raises(ValueError, match=message):
+        Normaliser(mean, std, clip)
+
+
+def test_normaliser_of_another_length_is_refused():
+    with pytest.raises(ValueError, match="length 2, expected 1"):
+        SafetyCritic(CRITIC_ARRAYS, CRITIC_META, Normaliser([0.0, 0.0], [1.0, 1.0]))
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("risks", "threshold", "order", "expected"),
+    [
+        ([0.9, 0.2, 0.1], 0.2, None, (1, 0.2, True)),
+        ([0.9, 0.2, 0.1], 0.2, [2, 1], (2, 0.1, True)),
+        ([0.9, 0.2, 0.1], 0.05, None, (2, 0.1, False)),
+        ([0.9, 0.2, 0.1], 0.05, [0, 1], (1, 0.2, False)),
+        ([0.3, 0.3], 0.1, [1, 0], (1, 0.3, False)),
+        ([NAN, -0.1, INF, 0.4], 0.5, None, (3, 0.4, True)),
+        ([NAN, -0.1, INF, 0.4], 0.1, None, (3, 0.4, False)),
+        ([NAN, -0.1, INF], 0.5, None, (-1, NAN, False)),
+        ([0.1], NAN, None, (0, 0.1, False)),
+        ([0.1], INF, None, (0, 0.1, False)),
+        ([0.0], -0.0, None, (0, 0.0, True)),
+        ([0.0], -0.1, None, (0, 0.0, False)),
+        ([0.1], 0.5, [], (-1, NAN, False)),
+        ([], 0.5, None, (-1, NAN, False)),
+    ],
+)
+def test_choice_by_hand(risks, threshold, order, expected):
+    indices = None if order is None else np.array(order, dtype=np.intp)
+    choice = choose(np.array(risks), threshold, indices)
+    assert (choice.index, choice.acceptable, choice.evaluated) == (expected[0], expected[2], len(risks))
+    assert choice.risk == pytest.approx(expected[1], abs=0, nan_ok=True)
+
+
+def test_critic_chooses_by_its_risks():
+    critic = SafetyCritic(CRITIC_ARRAYS, CRITIC_META)
+    actions = np.linspace(-1, 1, 9)[:, None]
+    risks = critic.risk([0.2], actions)
+    assert critic.select([0.2], actions, float(risks[4])) == choose(risks, float(risks[4]))
 
 
 def test_no_torch_is_imported():

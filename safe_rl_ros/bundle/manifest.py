@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
+from safe_rl_ros.bundle.certificate import SHA256, Certificate
 from safe_rl_ros.config import StrictModel
 from safe_rl_ros.types import BundleError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 
+WEIGHTS = "weights.safetensors"
+POLICY_ONNX = "policy.onnx"
+CRITIC_ONNX = "critic.onnx"
+
 ThresholdMode = Literal["paper", "fixed", "calibrated"]
+Kind = Literal["safetensors", "onnx"]
 Rows = list[list[float]]
 
 
@@ -32,12 +39,21 @@ class TestVectors(StrictModel):
     risk: Rows | None = Field(description="The critic's risk (B, K); null without a critic.")
 
 
+class NormaliserValues(StrictModel):
+    """What is done to an observation before either network sees it: (obs - mean) / std, clipped to [-clip, clip]."""
+
+    mean: list[float] = Field(min_length=1, description="Mean of each element (O,).")
+    std: list[float] = Field(min_length=1, description="Standard deviation of each element (O,), positive.")
+    clip: float | None = Field(gt=0, description="Largest magnitude after that; null: no limit.")
+
+
 class Manifest(StrictModel):
     """Everything about a bundle but its weights."""
 
     format_version: int = Field(description="Version of this layout.")
     package_version: str = Field(description="Version of the package that wrote it.")
     created: str = Field(description="When, ISO 8601, UTC.")
+    kind: Kind = Field(description="safetensors: arrays, run by numpy; onnx: graphs, run by ONNX Runtime.")
     algorithm: str = Field(description="Name of the algorithm that learned it.")
     robot_spec_hash: str = Field(description="Hash of the robot spec it belongs to.")
     obs_names: list[str] = Field(min_length=1, description="Observation layout: name of each element.")
@@ -47,11 +63,34 @@ class Manifest(StrictModel):
     threshold_mode: ThresholdMode = Field(description="Where the threshold comes from.")
     policy: dict[str, Any] = Field(description="Description of the policy network.")
     critic: dict[str, Any] | None = Field(description="Description of the critic and its aggregate; null: none.")
-    weights_sha256: str = Field(description="SHA-256 of the weights file.")
+    normaliser: NormaliserValues | None = Field(description="Applied to observations first; null: none.")
+    files: dict[str, str] = Field(description="Name and SHA-256 of every other file of the bundle.")
     test_vectors: TestVectors = Field(description="Checked whenever the bundle is loaded.")
-    certificate: None = Field(description="Calibration certificate; null: uncalibrated.")
+    certificate: Certificate | None = Field(description="Calibration certificate; null: uncalibrated.")
     extra: dict[str, Any] = Field(description="Notes of the writer; never interpreted.")
     content_sha256: str = Field(description="SHA-256 of the rest of the manifest: tells damage from a change of plan.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Manifest:
+        wanted = file_names(self.kind, self.critic is not None)
+        if set(self.files) != set(wanted):
+            raise ValueError(f"files are {sorted(self.files)}, kind {self.kind} has {sorted(wanted)}")
+        for name, digest in self.files.items():
+            if not re.fullmatch(SHA256, digest):
+                raise ValueError(f"files: {name} has {digest!r}, expected 64 hexadecimal digits")
+        certificate = self.certificate
+        if certificate is not None and (self.threshold, self.threshold_mode) != (certificate.threshold, "calibrated"):
+            raise ValueError(
+                f"threshold {self.threshold} ({self.threshold_mode}) is not the certificate's {certificate.threshold}"
+            )
+        return self
+
+
+def file_names(kind: Kind, has_critic: bool) -> tuple[str, ...]:
+    """Return the files that a bundle of this kind has beside its manifest."""
+    if kind == "safetensors":
+        return (WEIGHTS,)
+    return (POLICY_ONNX, CRITIC_ONNX) if has_critic else (POLICY_ONNX,)
 
 
 def sha256(data: bytes) -> str:
@@ -83,6 +122,11 @@ def parse_manifest(raw: bytes, directory: Path) -> Manifest:
         raise BundleError(
             f"bundle {directory}: format_version {version} is newer than {FORMAT_VERSION}; update safe_rl_ros"
         )
+    if version == 1:
+        raise BundleError(
+            f"bundle {directory}: format_version is 1, from before normalisers and certificates, "
+            f"expected {FORMAT_VERSION}; write it again from its run"
+        )
     if version != FORMAT_VERSION:
         raise BundleError(f"bundle {directory}: format_version is {version}, expected {FORMAT_VERSION}")
     if content.get("content_sha256") != found:
@@ -92,7 +136,8 @@ def parse_manifest(raw: bytes, directory: Path) -> Manifest:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        raise BundleError(f"bundle {directory}: {MANIFEST}: {key}: {first['msg']}") from error
+        message = first["msg"].removeprefix("Value error, ")
+        raise BundleError(f"bundle {directory}: {MANIFEST}: {f'{key}: ' if key else ''}{message}") from error
 
 
 def check_fits(

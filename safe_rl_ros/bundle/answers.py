@@ -1,0 +1,71 @@
+"""Test vectors: inputs and the answers that a bundle's networks gave when it was written, checked at every load."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from safe_rl_ros.bundle.manifest import Manifest, Rows
+from safe_rl_ros.inference import GaussianPolicy, SafetyCritic
+from safe_rl_ros.types import BundleError
+
+TEST_SEED = 20_201_014
+TEST_OBSERVATIONS = 4
+TEST_ACTIONS = 3
+TOLERANCE = 1e-4
+"""Largest difference of a test answer, absolute and relative: float32 sums differ by machine, wrong weights by more."""
+
+
+def make_test_vectors(policy: GaussianPolicy, critic: SafetyCritic | None) -> dict[str, Any]:
+    """Return seeded inputs, of the size that observations and actions have, and the networks' answers."""
+    rng = np.random.default_rng(TEST_SEED)
+    obs = rng.standard_normal((TEST_OBSERVATIONS, policy.obs_dim)).astype(np.float32)
+    if policy.normaliser is not None:  # else a clip would hide the weights
+        obs = obs * policy.normaliser.std + policy.normaliser.mean
+    actions = rng.uniform(-1, 1, (TEST_OBSERVATIONS, TEST_ACTIONS, policy.act_dim)).astype(np.float32)
+    mean, std = policy.distribution(obs)
+    risk = None if critic is None else [critic.risk(o, a).tolist() for o, a in zip(obs, actions, strict=True)]
+    return {
+        "obs": obs.tolist(),
+        "actions": actions.tolist(),
+        "mean": mean.tolist(),
+        "std": std.tolist(),
+        "risk": risk,
+    }
+
+
+def check_answers(manifest: Manifest, policy: GaussianPolicy, critic: SafetyCritic | None, directory: Path) -> None:
+    """Ask the networks for the test vectors; the critic for all actions at once and one by one.
+
+    Raises:
+        BundleError: an answer differs from the stored one.
+    """
+    vectors = manifest.test_vectors
+    try:
+        obs = np.array(vectors.obs, dtype=np.float32)
+        actions = np.array(vectors.actions, dtype=np.float32)
+        mean, std = policy.distribution(obs)
+        answers: list[tuple[str, npt.NDArray[Any], Rows]] = [("mean", mean, vectors.mean), ("std", std, vectors.std)]
+        if critic is not None:
+            stored = vectors.risk or []
+            together = np.stack([critic.risk(o, a) for o, a in zip(obs, actions, strict=True)])
+            alone = [[critic.risk(o, a[None])[0] for a in some] for o, some in zip(obs, actions, strict=True)]
+            answers += [("risk", together, stored), ("risk", np.array(alone), stored)]
+    except ValueError as error:
+        raise BundleError(f"bundle {directory}: wrong test vectors: {error}") from error
+    for name, given, rows in answers:
+        if not _close(given, rows):
+            raise BundleError(f"bundle {directory}: the networks' {name} on the test vectors is not the stored one")
+
+
+def _close(given: npt.NDArray[Any], rows: Rows) -> bool:
+    try:
+        expected = np.array(rows, dtype=np.float64)
+    except ValueError:  # ragged
+        return False
+    return given.shape == expected.shape and bool(
+        (np.abs(given - expected) <= TOLERANCE * (1 + np.abs(expected))).all()
+    )

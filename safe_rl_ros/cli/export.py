@@ -1,0 +1,123 @@
+"""The command that writes a bundle for the robot: export."""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from safe_rl_ros.cli.app import app, console
+from safe_rl_ros.types import ConfigError
+
+if TYPE_CHECKING:
+    from safe_rl_ros.bundle import Bundle
+
+PROBES = 256
+"""Random observations on which source and target are compared."""
+
+
+class FormName(str, enum.Enum):
+    """How the networks are stored."""
+
+    onnx = "onnx"
+    safetensors = "safetensors"
+
+
+@app.command()
+def export(
+    source: Annotated[
+        Path, typer.Argument(help="A bundle, or a run: its bundle_calibrated if there is one, or bundle.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Directory of the new bundle.")],
+    form: Annotated[
+        FormName, typer.Option(help="onnx: run by ONNX Runtime on one thread. safetensors: run by numpy.")
+    ] = FormName.onnx,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing bundle.")] = False,
+) -> None:
+    """Write policy, critic, normaliser, threshold and certificate for a filter process without torch.
+
+    The new bundle is read back, verified, and compared with the source before the command says that it is there.
+    """
+    from safe_rl_ros.bundle import export_bundle, load_as_is
+
+    found = find_bundle(source)
+    if output.resolve() == found.resolve():
+        raise ConfigError(f"{output} is the source itself; choose another directory")
+    digest = export_bundle(found, output, kind=form.value, replace=overwrite)
+    before, after = load_as_is(found), load_as_is(output)
+    if after.hash != digest or after.component_hashes() != before.component_hashes():
+        raise ConfigError(f"{output} is not what was exported from {found}: did something else write there?")
+    console.print(files_table(after, output))
+    console.print(contents_table(before, after))
+    console.print(f"exported: {found} -> {output}\nsha256: {digest}", soft_wrap=True)
+
+
+def find_bundle(source: Path) -> Path:
+    """Return the bundle that is meant by a bundle's or a run's directory.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    for path in (source, source / "bundle_calibrated", source / "bundle"):
+        if (path / "manifest.json").is_file():
+            return path
+    raise ConfigError(f"{source} holds neither manifest.json, bundle_calibrated/ nor bundle/: is it a bundle or a run?")
+
+
+def files_table(bundle: Bundle, directory: Path) -> Table:
+    """Return the files of a bundle as a table."""
+    table = Table(title="Files")
+    for column in ("file", "bytes", "sha256"):
+        table.add_column(column, justify="right" if column == "bytes" else "left", no_wrap=True)
+    for name, digest in {"manifest.json": bundle.hash, **bundle.manifest.files}.items():
+        table.add_row(name, f"{(directory / name).stat().st_size:,}", digest)
+    return table
+
+
+def contents_table(before: Bundle, after: Bundle) -> Table:
+    """Return what is in a bundle, and how far its answers are from those of its source, as a table."""
+    manifest, certificate = after.manifest, after.manifest.certificate
+    table = Table(title="Bundle", show_header=False)
+    critic, normaliser = manifest.critic, manifest.normaliser
+    names = ", ".join([*manifest.obs_names[:4], "..."] if manifest.obs_dim > 5 else manifest.obs_names)
+    rows = {
+        "algorithm": manifest.algorithm,
+        "robot spec": manifest.robot_spec_hash,
+        "observation": f"{manifest.obs_dim} elements: {names}",
+        "normaliser": "none" if normaliser is None else f"mean and std, clip {normaliser.clip}",
+        "policy": _network(manifest.policy, after.obs_dim),
+        "critic": "none" if critic is None else _critic(critic),
+        "threshold": f"{after.threshold:.6g} ({manifest.threshold_mode})",
+        "certificate": "none: uncalibrated" if certificate is None else certificate.summary,
+        f"largest difference of {PROBES} answers": f"{largest_difference(before, after):.1e}",
+    }
+    for name, value in rows.items():
+        table.add_row(name, str(value))
+    return table
+
+
+def _network(meta: dict[str, Any], inputs: int) -> str:
+    return " -> ".join(str(size) for size in (inputs, *meta["hidden"])) + " (tanh)"
+
+
+def _critic(meta: dict[str, Any]) -> str:
+    network = _network(meta, meta["obs_dim"] + meta["act_dim"])
+    return network if meta["members"] == 1 else f"{meta['members']} members {network}, {meta['aggregate']}"
+
+
+def largest_difference(one: Bundle, other: Bundle) -> float:
+    """Return the largest difference of the policy's mean and the critic's risk on random observations."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    largest = 0.0
+    for _ in range(PROBES):
+        obs = rng.standard_normal(one.obs_dim).astype(np.float32)
+        actions = rng.uniform(-1, 1, (2, one.act_dim)).astype(np.float32)
+        largest = max(largest, float(np.abs(one.mean(obs) - other.mean(obs)).max()))
+        if one.critic is not None:
+            largest = max(largest, float(np.abs(one.risk(obs, actions) - other.risk(obs, actions)).max()))
+    return largest
