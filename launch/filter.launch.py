@@ -1,10 +1,12 @@
 """The safety filter in front of a policy that exists already: the filter takes over the robot's command topic.
 
-Tell the policy to publish elsewhere (``policy_topic``, TwistStamped) and give the filter a bundle:
+Tell the policy to publish elsewhere (``policy_topic``) and give the filter a bundle:
 
-    ros2 launch safe_rl_ros filter.launch.py policy_topic:=cmd_vel_policy bundle:=runs/demo/bundle critic:=shadow
+    ros2 launch safe_rl_ros filter.launch.py policy_topic:=cmd_vel_policy bundle:=runs/demo/bundle mode:=shadow
+    ros2 launch safe_rl_ros filter.launch.py policy_topic:=cmd_vel_policy bundle:=runs/demo/bundle candidates:=around
 
-``critic:=shadow`` records what would have been vetoed and passes commands that are within limits; ``enforce`` vetoes.
+``mode:=shadow`` passes commands unchanged and records what would have been vetoed; ``enforce`` vetoes.
+docs/safety_filter.md is the manual.
 """
 
 from __future__ import annotations
@@ -14,20 +16,81 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode
 
+from safe_rl_ros.envs.robot_spec import load_robot_spec
+
+SWITCH = ["true", "false"]
 ARGUMENTS = [
     DeclareLaunchArgument(
         "bundle", default_value="", description="Bundle directory of a training run; empty: wait for an announced one."
     ),
     DeclareLaunchArgument(
+        "mode",
+        default_value="enforce",
+        choices=["enforce", "shadow"],
+        description="Send the filter's commands, or pass the policy's unchanged and only record.",
+    ),
+    DeclareLaunchArgument(
         "critic",
         default_value="enforce",
         choices=["enforce", "shadow", "off"],
-        description="What the safety critic's veto does.",
+        description="What the safety critic's veto does; the other guards hold all the same.",
+    ),
+    DeclareLaunchArgument(
+        "candidates",
+        default_value="actor",
+        choices=["actor", "topic", "around"],
+        description="Where substitutes come from; around suits any policy, actor the bundle's own.",
+    ),
+    DeclareLaunchArgument(
+        "fallback_mode",
+        default_value="min_risk",
+        choices=["min_risk", "nearest_safe", "hold", "brake", "backup_policy", "estop"],
+        description="What is sent if no candidate is safe.",
+    ),
+    DeclareLaunchArgument(
+        "require_calibrated",
+        default_value="false",
+        choices=SWITCH,
+        description="Refuse to arm without a threshold certificate for exactly this set-up.",
+    ),
+    DeclareLaunchArgument(
+        "require_heartbeat",
+        default_value="false",
+        choices=SWITCH,
+        description="Latch a stop when the operator's heartbeat falls silent.",
+    ),
+    DeclareLaunchArgument(
+        "other_publishers",
+        default_value="error",
+        choices=["error", "stop"],
+        description="When somebody else publishes on the command topic, say so or latch a stop as well.",
+    ),
+    DeclareLaunchArgument(
+        "record", default_value="", description="Directory for a flight recorder's bags around each veto; empty: none."
     ),
     DeclareLaunchArgument(
         "policy_topic", default_value="safety_filter/proposed", description="Where the policy publishes its commands."
     ),
-    DeclareLaunchArgument("command_topic", default_value="cmd_vel", description="The robot's command topic."),
+    DeclareLaunchArgument(
+        "candidates_topic",
+        default_value="safety_filter/candidates",
+        description="Where the policy publishes lists of commands, with candidates:=topic.",
+    ),
+    DeclareLaunchArgument(
+        "proposal_type",
+        default_value="command",
+        choices=[
+            "command",
+            "geometry_msgs/msg/TwistStamped",
+            "geometry_msgs/msg/Twist",
+            "std_msgs/msg/Float64MultiArray",
+            "trajectory_msgs/msg/JointTrajectory",
+        ],
+        description="Message type of the policy's commands; command means the type that the robot takes.",
+    ),
+    DeclareLaunchArgument(
+        "command_topic", default_value="", description="The robot's command topic; empty: as the robot spec says."
+    ),
     DeclareLaunchArgument(
         "goal_topic", default_value="goal_pose", description="Goal of the task (geometry_msgs/PoseStamped, odom frame)."
     ),
@@ -60,6 +123,7 @@ ARGUMENTS = [
 def _nodes(context: LaunchContext) -> list[LifecycleNode]:
     """Return the filter for the arguments in ``context``."""
     value = {name: LaunchConfiguration(name).perform(context) for name in (argument.name for argument in ARGUMENTS)}
+    own_topic = load_robot_spec(value["robot_spec"]).command.topic
     safety_filter = LifecycleNode(
         package="safe_rl_ros",
         executable="safety_filter_node",
@@ -70,7 +134,15 @@ def _nodes(context: LaunchContext) -> list[LifecycleNode]:
                 "robot": value["robot_spec"],
                 "task": value["task"],
                 "bundle": value["bundle"],
+                "mode": value["mode"],
                 "critic": value["critic"],
+                "candidates": value["candidates"],
+                "fallback_mode": value["fallback_mode"],
+                "proposal_type": value["proposal_type"],
+                "require_calibrated": value["require_calibrated"] == "true",
+                "require_heartbeat": value["require_heartbeat"] == "true",
+                "other_publishers": value["other_publishers"],
+                "recorder_directory": value["record"],
                 "timing": value["timing"],
                 "autostart": value["autostart"] == "true",
                 "use_sim_time": value["use_sim_time"] == "true",
@@ -79,7 +151,8 @@ def _nodes(context: LaunchContext) -> list[LifecycleNode]:
         ],
         remappings=[
             ("~/proposed", value["policy_topic"]),
-            ("cmd_vel", value["command_topic"]),
+            ("~/candidates", value["candidates_topic"]),
+            (own_topic, value["command_topic"] or own_topic),
             ("goal_pose", value["goal_topic"]),
         ],
         arguments=["--ros-args", "--log-level", value["log_level"]],

@@ -99,8 +99,9 @@ def declared_parameters(executable: str) -> set[str]:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and (node.module or "").endswith("_parameters"):
                 pending.append(NODE_SOURCES / f"{node.module.rpartition('.')[2]}.py")
-            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("NodeParameter", "_field"):
-                names |= {argument.value for argument in node.args[:1] if isinstance(argument, ast.Constant)}
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("NodeParameter", "_field", "_switch"):
+                suffix = "_enabled" if ast.unparse(node.func) == "_switch" else ""
+                names |= {argument.value + suffix for argument in node.args[:1] if isinstance(argument, ast.Constant)}
     return names
 
 
@@ -111,6 +112,23 @@ VARIANTS = [
     (
         "filter.launch.py",
         {"critic": "shadow", "log_level": "debug", "policy_topic": "cmd_vel_policy", "bundle": "runs/demo/bundle"},
+    ),
+    (
+        "filter.launch.py",
+        {
+            "mode": "shadow",
+            "candidates": "around",
+            "fallback_mode": "nearest_safe",
+            "proposal_type": "geometry_msgs/msg/Twist",
+            "require_calibrated": "true",
+            "require_heartbeat": "true",
+            "other_publishers": "stop",
+            "record": "bags",
+        },
+    ),
+    (
+        "filter.launch.py",
+        {"robot_spec": "arm.yaml", "task": "joint_hold.yaml", "command_topic": "left/commands", "critic": "off"},
     ),
 ]
 
@@ -161,7 +179,11 @@ def test_parameter_values_pass_the_nodes_own_checks(
 
     tables = {
         "twin_node": twin_node.PARAMETERS,
-        "safety_filter_node": (*filter_parameters.NODE_PARAMETERS, *filter_parameters.FILTER_PARAMETERS),
+        "safety_filter_node": (
+            *filter_parameters.NODE_PARAMETERS,
+            *filter_parameters.FILTER_PARAMETERS,
+            *filter_parameters.OPERATION_PARAMETERS,
+        ),
         "learner_node": learner_node.PARAMETERS,
     }
     for node in start(load(name), **changed):
@@ -215,10 +237,48 @@ def test_train_refuses_a_session_that_names_no_files(tmp_path: Path, load: Calla
 def test_filter_takes_the_policys_topic_and_gives_the_robots(load: Callable[[str], types.ModuleType]) -> None:
     (node,) = start(load("filter.launch.py"), policy_topic="cmd_vel_policy", command_topic="base/cmd_vel")
     topics = dict(node.keywords["remappings"])
-    assert topics == {"~/proposed": "cmd_vel_policy", "cmd_vel": "base/cmd_vel", "goal_pose": "goal_pose"}
-    sources = (NODE_SOURCES / "safety_filter_node.py").read_text() + (ROOT / "config/robots/rover.yaml").read_text()
+    assert topics == {
+        "~/proposed": "cmd_vel_policy",
+        "~/candidates": "safety_filter/candidates",
+        "cmd_vel": "base/cmd_vel",
+        "goal_pose": "goal_pose",
+    }
+    sources = (NODE_SOURCES / "filter_topics.py").read_text() + (ROOT / "config/robots/rover.yaml").read_text()
     for topic in topics:
         assert re.search(rf'["\s]{re.escape(topic)}["\s]', sources), f"the filter has no topic {topic}"
+
+
+def test_filter_remaps_the_command_topic_of_the_robot_spec(load: Callable[[str], types.ModuleType]) -> None:
+    arm = {"robot_spec": "arm.yaml", "task": "joint_hold.yaml"}
+    own = "arm_position_controller/commands"
+    for changed, target in (({}, own), ({"command_topic": "left/commands"}, "left/commands")):
+        (node,) = start(load("filter.launch.py"), **arm, **changed)
+        assert dict(node.keywords["remappings"])[own] == target
+    (rover,) = start(load("filter.launch.py"))
+    assert dict(rover.keywords["remappings"])["cmd_vel"] == "cmd_vel"
+
+
+def test_filters_arguments_reach_the_node(load: Callable[[str], types.ModuleType]) -> None:
+    (node,) = start(load("filter.launch.py"), mode="shadow", candidates="topic", require_calibrated="true", record="x")
+    values = parameters_of(node)
+    assert (values["mode"], values["candidates"], values["recorder_directory"]) == ("shadow", "topic", "x")
+    assert (values["require_calibrated"], values["require_heartbeat"]) == (True, False)
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize(
+    "argument", ["mode", "critic", "candidates", "fallback_mode", "other_publishers", "proposal_type"]
+)
+def test_filters_arguments_offer_what_the_parameter_takes(
+    argument: str, load: Callable[[str], types.ModuleType]
+) -> None:
+    from safe_rl_ros.ros import filter_parameters as tables
+
+    known = {
+        item.name: item.choices
+        for item in (*tables.NODE_PARAMETERS, *tables.FILTER_PARAMETERS, *tables.OPERATION_PARAMETERS)
+    }
+    assert tuple(arguments_of(load("filter.launch.py"))[argument]["choices"]) == known[argument]
 
 
 LAUNCH_SCRIPT = """

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
-from safe_rl_ros.bundle import Bundle, load_bundle
+from safe_rl_ros.bundle import Bundle, load_bundle, preload
 from safe_rl_ros.safety.action_filter import FilterConfig
 from safe_rl_ros.types import BundleError
 
 TOPIC = "bundle"
 MAX_ANNOUNCEMENT_CHARS = 4096
+WARM_UP_RUNS = 5
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -64,10 +66,11 @@ def parse_announcement(text: str) -> Announcement:
 def load_and_warm_up(
     announcement: Announcement, config: FilterConfig, spec_hash: str, obs_names: Sequence[str]
 ) -> Bundle:
-    """Load and verify a bundle, then run its networks once in the sizes that decisions will need.
+    """Load and verify a bundle, then run its networks in the sizes that decisions will need.
 
     Raises:
-        BundleError: see :func:`~safe_rl_ros.bundle.load_bundle`.
+        BundleError: see :func:`~safe_rl_ros.bundle.load_bundle`; or judging the candidates of one veto takes longer
+            than the critic's deadline even at the best of several times.
     """
     bundle = load_bundle(
         announcement.path,
@@ -79,9 +82,22 @@ def load_and_warm_up(
     obs = np.zeros(bundle.obs_dim, dtype=np.float32)
     actions = bundle.sample(obs, config.max_samples, np.random.default_rng(0))
     if bundle.critic is not None:
-        bundle.risk(obs, actions)
         bundle.risk(obs, actions[:1])
+        bundle.risk(obs, actions)
+        threshold = bundle.threshold if config.threshold is None else config.threshold
+        best_ms = min(_time_ms(lambda: bundle.select(obs, actions, threshold)) for _ in range(WARM_UP_RUNS))
+        if config.critic == "enforce" and best_ms > config.critic_deadline_ms:
+            raise BundleError(
+                f"{announcement.path}: the critic takes {best_ms:.3g} ms for {config.max_samples} candidates, expected "
+                f"at most critic_deadline_ms ({config.critic_deadline_ms:g})"
+            )
     return bundle
+
+
+def _time_ms(call: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    call()
+    return (time.perf_counter() - begin) * 1e3
 
 
 class BundleLoader:
@@ -89,6 +105,7 @@ class BundleLoader:
 
     def __init__(self, load: Callable[[Announcement], Bundle]) -> None:
         """Start no thread yet."""
+        preload()  # here, not in the thread: imports hold up the control loop
         self._load = load
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="bundle")
         self._future: Future[Bundle] | None = None
@@ -101,10 +118,15 @@ class BundleLoader:
 
     def request(self, announcement: Announcement) -> None:
         """Load this bundle; an earlier request that has not been answered is dropped."""
-        if self._future is not None:
-            self._future.cancel()
+        self.cancel()
         self._announcement = announcement
         self._future = self._pool.submit(self._load, announcement)
+
+    def cancel(self) -> None:
+        """Forget the outstanding request; its answer will not be given."""
+        if self._future is not None:
+            self._future.cancel()
+            self._future = None
 
     def poll(self) -> Bundle | Refusal | None:
         """Return the answer to the latest request, once; None while there is none."""

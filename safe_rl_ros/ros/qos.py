@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.duration import Duration
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, LivelinessPolicy, QoSProfile, ReliabilityPolicy
 
 Timing = Literal["lockstep", "realtime"]
 
@@ -22,6 +23,9 @@ REPEAT_S = 0.1
 """Lock-step: after this time without an answer, the question is sent again."""
 STATE_PERIOD_S = 0.5
 """Period at which latched state is repeated."""
+DEADLINE_PERIODS = 3
+LEASE_PERIODS = 5
+MIN_LEASE_S = 0.1
 
 
 def _profile(reliable: bool, latched: bool, depth: int) -> QoSProfile:
@@ -46,6 +50,27 @@ def sensor_reader(timing: Timing) -> QoSProfile:
 def command() -> QoSProfile:
     """Return the profile of proposals, goals, decisions and actuator commands: reliable, newest only."""
     return _profile(reliable=True, latched=False, depth=1)
+
+
+def actuator(timing: Timing, period_ns: int) -> QoSProfile:
+    """Return the profile of the filter's command publisher: as :func:`command`, with a watchdog for the base to use.
+
+    In real time it offers a deadline of a few control periods, and liveliness that only publishing keeps up. A
+    subscriber that asks for them (no more strictly than offered) is told when commands end; one that does not is not
+    affected. A second watchdog only: some middlewares (rmw_zenoh) never raise these events.
+    """
+    profile = command()
+    if timing == "realtime":
+        profile.deadline = Duration(nanoseconds=DEADLINE_PERIODS * period_ns)
+        profile.liveliness = LivelinessPolicy.MANUAL_BY_TOPIC
+        lease_ns = max(LEASE_PERIODS * period_ns, round(MIN_LEASE_S * 1e9))
+        profile.liveliness_lease_duration = Duration(nanoseconds=lease_ns)
+    return profile
+
+
+def operator() -> QoSProfile:
+    """Return the most undemanding profile: whoever publishes an emergency stop or a heartbeat must be heard."""
+    return _profile(reliable=False, latched=False, depth=1)
 
 
 def latched() -> QoSProfile:

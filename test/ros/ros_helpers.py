@@ -25,8 +25,9 @@ from safe_rl_ros.envs.observation import Observer
 from safe_rl_ros.envs.robot_spec import load_robot_spec
 from safe_rl_ros.envs.tasks.hazard_nav import load_hazard_nav
 from safe_rl_ros.inference import GaussianPolicy, SafetyCritic
+from safe_rl_ros.messages.readers import read_stamp
 from safe_rl_ros.ros import diagnostics, qos
-from safe_rl_ros.ros.conversions import CommandCodec, GoalCodec, StateWriter, read_stamp
+from safe_rl_ros.ros.conversions import GoalCodec, StateWriter, make_command_codec
 from safe_rl_ros.ros.decision_codec import DecisionCodec
 from safe_rl_ros.ros.supervisor import Supervisor, ros_arguments
 from safe_rl_ros.types import FilterDecision, RobotState
@@ -90,7 +91,7 @@ class Harness(Node):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("harness", **kwargs)
-        self._states, self._commands, self._goals = StateWriter(SPEC), CommandCodec(SPEC), GoalCodec(SPEC)
+        self._states, self._commands, self._goals = StateWriter(SPEC), make_command_codec(SPEC), GoalCodec(SPEC)
         self._decisions = DecisionCodec(self._commands.names)
         sensors, reliable = qos.sensor_writer(), qos.command()
         self.odom = self.create_publisher(Odometry, "odom", sensors)
@@ -110,7 +111,7 @@ class Harness(Node):
         self.create_subscription(DiagnosticArray, "diagnostics", self._on_diagnostics, 10)
 
     def _on_command(self, message: TwistStamped) -> None:
-        self.commands.append((read_stamp(message.header.stamp), self._commands.read(message.twist).tolist()))
+        self.commands.append((read_stamp(message.header.stamp), self._commands.read(message).tolist()))
         self.command_times.append(time.monotonic())
 
     def _on_decision(self, message: Float64MultiArray) -> None:
@@ -132,7 +133,7 @@ class Harness(Node):
         self.goal.publish(self._goals.write(GOAL, stamp_ns))
 
     def propose(self, command: Sequence[float], stamp_ns: int) -> None:
-        self.proposed.publish(self._commands.stamped(np.array(command), stamp_ns))
+        self.proposed.publish(self._commands.write(np.array(command), stamp_ns))
 
     def publish_all(self, stamp_ns: int, command: Sequence[float], **changes: Any) -> None:
         """Publish everything that one decision of the filter needs."""

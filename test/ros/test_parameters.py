@@ -19,6 +19,7 @@ from safe_rl_ros.resources import find_resource  # noqa: E402
 from safe_rl_ros.ros.filter_parameters import (  # noqa: E402
     FILTER_PARAMETERS,
     NODE_PARAMETERS,
+    OPERATION_PARAMETERS,
     filter_config,
     parameters_of,
 )
@@ -98,7 +99,10 @@ def test_changes_are_checked_and_read_only_is_fixed(make_node):
     assert results[0].reason == "parameter mode = 'warp', expected one of slow, fast"
 
 
-@pytest.mark.parametrize("item", [*NODE_PARAMETERS, *FILTER_PARAMETERS], ids=lambda item: item.name)
+ALL_PARAMETERS = (*NODE_PARAMETERS, *FILTER_PARAMETERS, *OPERATION_PARAMETERS)
+
+
+@pytest.mark.parametrize("item", ALL_PARAMETERS, ids=lambda item: item.name)
 def test_every_parameter_of_the_filter_is_described(item):
     assert item.description.endswith(".")
     assert item.problem(item.default) is None
@@ -106,7 +110,7 @@ def test_every_parameter_of_the_filter_is_described(item):
 
 @pytest.mark.parametrize(
     ("node", "table"),
-    [("safety_filter_node", NODE_PARAMETERS + FILTER_PARAMETERS), ("twin_node", TWIN_PARAMETERS)],
+    [("safety_filter_node", ALL_PARAMETERS), ("twin_node", TWIN_PARAMETERS)],
 )
 def test_parameter_file_holds_every_parameter_with_a_legal_value(node, table):
     content = read_yaml(find_resource(f"{node}.yaml", "config/ros"))
@@ -128,7 +132,36 @@ def config(**values):
     return FilterConfig.model_validate(values)
 
 
-@pytest.mark.parametrize("given", [{}, {"threshold": 0.25, "critic": "shadow", "seed": 7, "max_samples": 3}])
+EVERY_FIELD = {
+    "mode": "shadow",
+    "critic": "shadow",
+    "candidates": "around",
+    "max_samples": 3,
+    "around_std": 0.5,
+    "fallback_mode": "brake",
+    "threshold": 0.25,
+    "threshold_off": 0.125,
+    "min_hold_cycles": 4,
+    "risk_abort": 0.75,
+    "max_consecutive_vetoes": 6,
+    "max_consecutive_overruns": None,
+    "proposal_timeout_s": 0.5,
+    "observation_timeout_s": 0.75,
+    "critic_deadline_ms": 15.0,
+    "seed": 7,
+}
+
+
+def test_every_field_of_the_configuration_is_a_parameter():
+    names = {item.name for item in FILTER_PARAMETERS}
+    assert set(EVERY_FIELD) == set(FilterConfig.model_fields)
+    assert names >= set(FilterConfig.model_fields)
+    partners = {name.removesuffix("_enabled") for name in names if name.endswith("_enabled")}
+    optional = {name for name, field in FilterConfig.model_fields.items() if "None" in str(field.annotation)}
+    assert partners == optional
+
+
+@pytest.mark.parametrize("given", [{}, {"threshold": 0.0}, EVERY_FIELD])
 def test_filter_configuration_survives_the_way_through_parameters(given):
     original = config(**given)
     values = {item.name: item.default for item in FILTER_PARAMETERS} | parameters_of(original)

@@ -209,20 +209,66 @@ def test_clean_up_and_second_start(lockstep):
     assert setup.run(lambda: (S, GO) in harness.commands)
 
 
-def test_filter_parameters_change_only_while_unconfigured(lockstep):
+def change(node, **values):
+    """Set parameters one by one; return the reason of the first refusal, empty if there was none."""
+    results = node.set_parameters([Parameter(name, value=value) for name, value in values.items()])
+    return next((result.reason for result in results if not result.successful), "")
+
+
+def test_parameters_may_only_become_stricter_while_active(lockstep):
     node = lockstep[0].node
-    (refused,) = node.set_parameters([Parameter("max_samples", value=7)])
-    assert (refused.successful, refused.reason) == (
-        False,
-        "max_samples is read at configure: deactivate and clean up first",
-    )
+    before = node._filter.config
+    for name, looser in {
+        "max_samples": 7,
+        "proposal_timeout_s": 0.5,
+        "critic": "shadow",
+        "mode": "shadow",
+        "max_consecutive_overruns_enabled": False,
+        "max_consecutive_overruns": 6,
+    }.items():
+        assert name.removesuffix("_enabled") in change(node, **{name: looser}), name
+        assert node._filter.config == before
+        assert node.get_parameter(name).value != looser
+    assert change(node, proposal_timeout_s=0.2, risk_abort=0.9, risk_abort_enabled=True, min_hold_cycles=3) == ""
+    config = node._filter.config
+    assert (config.proposal_timeout_s, config.risk_abort, config.min_hold_cycles) == (0.2, 0.9, 3)
+    assert "risk_abort" in change(node, risk_abort=0.95)
+    assert "risk_abort" in change(node, risk_abort_enabled=False)
+    assert node._filter.config == config
+
+
+def test_parameters_that_are_not_finite_are_refused_in_every_state(lockstep):
+    node = lockstep[0].node
+    for transition in (None, "deactivate", "cleanup"):
+        if transition is not None:
+            assert getattr(node, f"trigger_{transition}")() == SUCCESS
+        for name in ("proposal_timeout_s", "threshold", "risk_abort", "critic_deadline_ms"):
+            for value in (np.nan, np.inf, -np.inf):
+                assert name in change(node, **{name: value})
+                assert np.isfinite(node.get_parameter(name).value)
+
+
+def test_parameters_loosen_while_inactive_and_bundles_are_fixed_until_cleaned_up(lockstep):
+    node = lockstep[0].node
     node.trigger_deactivate()
+    assert change(node, max_samples=7, proposal_timeout_s=0.5, mode="shadow") == ""
+    assert (node._filter.config.max_samples, node._filter.config.mode) == (7, "shadow")
+    for name, value in {"bundle": "/x", "require_calibrated": True, "heartbeat_timeout_s": 2.0}.items():
+        assert change(node, **{name: value}) == f"{name} is read at configure: deactivate and clean up first"
     node.trigger_cleanup()
-    assert node.set_parameters([Parameter("max_samples", value=7)])[0].successful
-    (refused,) = node.set_parameters([Parameter("proposal_timeout_s", value=float("nan"))])
-    assert not refused.successful
+    assert change(node, require_heartbeat=True, max_samples=8) == ""
     node.trigger_configure()
-    assert node._filter.config.max_samples == 7
+    assert node._filter.config.max_samples == 8
+
+
+def test_threshold_off_above_threshold_is_refused_as_a_whole(lockstep):
+    node = lockstep[0].node
+    node.trigger_deactivate()
+    assert change(node, threshold=0.25, threshold_enabled=True) == ""
+    assert "threshold_off 0.5 must not be above threshold 0.25" in change(
+        node, threshold_off=0.5, threshold_off_enabled=True
+    )
+    assert node._filter.config.threshold_off is None
 
 
 def test_a_tick_that_raises_is_a_stop_and_the_node_lives_on(lockstep, monkeypatch):

@@ -21,8 +21,9 @@ from std_srvs.srv import Trigger  # noqa: E402
 from safe_rl_ros.envs.backend import RESET_GAP_NS  # noqa: E402
 from safe_rl_ros.envs.mujoco_backend import MujocoBackend  # noqa: E402
 from safe_rl_ros.envs.tasks.hazard_nav import HazardNav  # noqa: E402
+from safe_rl_ros.messages.readers import StateReader, read_stamp  # noqa: E402
 from safe_rl_ros.ros import qos  # noqa: E402
-from safe_rl_ros.ros.conversions import CommandCodec, StateReader, read_stamp  # noqa: E402
+from safe_rl_ros.ros.conversions import make_command_codec  # noqa: E402
 from safe_rl_ros.ros.twin_node import TwinNode  # noqa: E402
 
 
@@ -31,7 +32,7 @@ class Driver:
 
     def __init__(self, setup):
         self.setup, node = setup, setup.harness
-        self.codec = CommandCodec(SPEC)
+        self.codec = make_command_codec(SPEC)
         self.commands = node.create_publisher(TwistStamped, "cmd_vel", qos.command())
         self.reset = node.create_client(Trigger, "twin/reset")
         self.odometry, self.clock = [], []
@@ -49,7 +50,7 @@ class Driver:
         return self.odometry[-1][0]
 
     def command(self, values, stamp):
-        self.commands.publish(self.codec.stamped(np.array(values), stamp))
+        self.commands.publish(self.codec.write(np.array(values), stamp))
 
     def step(self, values):
         before = self.stamp

@@ -1,0 +1,67 @@
+"""What the filter watches in the graph: other publishers on the actuator topic, and partners with unfit QoS."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
+from rclpy.node import Node
+from rclpy.publisher import Publisher
+
+
+class OtherPublishers:
+    """Who else publishes on the robot's command topic. A second publisher means that the filter protects nothing."""
+
+    def __init__(self, node: Node, publisher: Publisher) -> None:
+        """Watch the topic of the filter's own publisher."""
+        self._node, self._topic = node, publisher.topic_name
+        self.names: tuple[str, ...] = ()
+
+    def look(self) -> tuple[str, ...]:
+        """Ask the graph and return the names of the other publishers' nodes, one entry per publisher."""
+        # Counting is the cheap question; names are asked for only when somebody is there.
+        if self._node.count_publishers(self._topic) <= 1:
+            self.names = ()
+            return self.names
+        names = [_full_name(info) for info in self._node.get_publishers_info_by_topic(self._topic)]
+        own = self._node.get_fully_qualified_name()
+        if own in names:
+            names.remove(own)
+        self.names = tuple(sorted(names))
+        return self.names
+
+
+def _full_name(info: Any) -> str:
+    namespace = str(info.node_namespace)
+    return f"{namespace if namespace.endswith('/') else namespace + '/'}{info.node_name}"
+
+
+class QosWatch:
+    """Counts and logs partners that cannot be heard because their QoS does not fit.
+
+    Trap: under EventsExecutor nothing with deadline or liveliness callbacks may be created or destroyed, so these
+    are the only events that are listened to, and only on entities that live as long as the node.
+    """
+
+    def __init__(self, node: Node) -> None:
+        """Start with nothing seen."""
+        self._node = node
+        self.incompatible: Counter[str] = Counter()
+
+    def publisher(self, topic: str) -> PublisherEventCallbacks:
+        """Return the callbacks for a publisher."""
+        return PublisherEventCallbacks(
+            incompatible_qos=lambda event: self._note(topic, event, "subscriber"), use_default_callbacks=False
+        )
+
+    def subscription(self, topic: str) -> SubscriptionEventCallbacks:
+        """Return the callbacks for a subscription."""
+        return SubscriptionEventCallbacks(
+            incompatible_qos=lambda event: self._note(topic, event, "publisher"), use_default_callbacks=False
+        )
+
+    def _note(self, topic: str, event: Any, partner: str) -> None:
+        self.incompatible[topic] += int(event.total_count_change)
+        policy = getattr(event.last_policy_kind, "name", event.last_policy_kind)
+        self._node.get_logger().error(f"{topic}: a {partner} has incompatible QoS ({policy}); nothing will be heard")
