@@ -80,6 +80,7 @@ setup(
         "numpy>=1.26",
         "onnx>=1.16",
         "onnxruntime>=1.19",
+        "protobuf>=4.25",
         "pydantic>=2.7",
         "rich>=13",
         "rosbags>=0.10.9",
@@ -95,7 +96,7 @@ setup(
         "ros-jazzy": ROS_JAZZY,
         "ros-kilted": ROS_KILTED,
         "pybullet": ["pybullet>=3.2.7; python_version < '3.12'"],  # no wheels from 3.12 on
-        "benchmarks": ["qpsolvers>=4.4", "quadprog>=0.1.12"],  # the CBF-QP that benchmarks/filter_value.py compares with
+        "benchmarks": ["qpsolvers>=4.4", "quadprog>=0.1.12"],  # filter_value's CBF-QP
         # colcon test runs pytest only for packages whose `test` extra lists it.
         "test": ["hypothesis>=6.100", "mypy>=1.11", "pytest>=8", "pytest-timeout>=2.3", "ruff>=0.6", "setuptools>=68"],
     },

@@ -35,9 +35,10 @@ from safe_rl_ros.envs.observation import CommandMap
 from safe_rl_ros.envs.robot_env import RobotEnv, make_robot_env
 from safe_rl_ros.envs.robot_spec import RobotSpec, load_robot_spec
 from safe_rl_ros.inference import GaussianPolicy, SafetyCritic
+from safe_rl_ros.messages.readers import read_stamp
 from safe_rl_ros.ros import qos
 from safe_rl_ros.ros.child import die_with_parent, notify_ready
-from safe_rl_ros.ros.conversions import read_stamp, write_stamp
+from safe_rl_ros.ros.conversions import write_stamp
 from safe_rl_ros.ros.diagnostics import values_of
 from safe_rl_ros.ros.robot_backend import RosBackend
 from safe_rl_ros.ros.spin import DeadlineTicker, StopRequest, make_executor

@@ -184,8 +184,8 @@ class FilterDecision:
     ``risk_proposed`` belongs to the proposal after shaping. Ages and latency in seconds. ``verdict`` is what the
     filter found; it differs from ``reason``, which says why ``executed`` was sent, only in mode ``shadow``.
     ``stamp_ns`` is the time of the decision for others (ROS time in a node), ``tick_ns`` on the filter's own clock.
-    ``veto_streak`` counts vetoes by the critic in a row, this decision included, ``overrun_streak`` its missed deadlines;
-    ``hold_left`` is the number of decisions to come in which no proposal passes.
+    ``veto_streak`` counts vetoes by the critic in a row, this decision included, ``overrun_streak`` its missed
+    deadlines; ``hold_left`` is the number of decisions to come in which no proposal passes.
     """
 
     stamp_ns: int

@@ -16,7 +16,8 @@ from safe_rl_ros.envs.observation import CommandMap
 from safe_rl_ros.envs.robot_env import make_robot_env
 from safe_rl_ros.envs.robot_spec import RobotSpec
 from safe_rl_ros.inference import GaussianPolicy, SafetyCritic
-from safe_rl_ros.safety.action_filter import ActionFilter, CommandLimits, FilterConfig
+from safe_rl_ros.messages.limits import command_limits
+from safe_rl_ros.safety.action_filter import ActionFilter, FilterConfig
 from safe_rl_ros.safety.wrapper import SafetyFilterWrapper
 from safe_rl_ros.training.session_config import SessionConfig
 from safe_rl_ros.types import Float32Array, FloatArray
@@ -79,10 +80,7 @@ def write_bundle(directory: Path, algorithm: Algorithm, config: SessionConfig, e
 def make_action_filter(spec: RobotSpec, config: FilterConfig) -> ActionFilter:
     """Return the safety filter for a robot, not yet armed."""
     maps = CommandMap(spec)
-    limits = CommandLimits.from_axes(
-        spec.command_lower, spec.command_upper, spec.command_rate, spec.command_stop, spec.period_ns * 1e-9
-    )
-    return ActionFilter(limits, config, maps.to_action, maps.to_command)
+    return ActionFilter(command_limits(spec), config, maps.to_action, maps.to_command)
 
 
 class InProcessSession:

@@ -68,7 +68,7 @@ def trace_episode(run: Path, open_session: SessionFactory, seed: int, index: int
         rng = stream(seed, EVALUATION_EPOCH, ROLLOUT_STREAM, index)
         obs, _ = env.reset(seed=episode_seed(seed, EVALUATION_EPOCH, index))
         layout = env.unwrapped.layout  # type: ignore[attr-defined]
-        trace, ended = Trace(layout, title, config.robot_spec.footprint_radius_m), False
+        trace, ended = Trace(layout, title, config.robot_spec.base_radius_m), False
         while not ended:
             position = env.unwrapped.state.position  # type: ignore[attr-defined]
             obs, _, terminated, truncated, info = env.step(sample_action(bundle.policy, obs, rng))

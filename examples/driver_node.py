@@ -1,0 +1,133 @@
+"""What the example policies share: a plain ROS 2 node that drives the twin with any function of state and goal.
+
+It publishes ``cmd_vel`` (TwistStamped, stamped as the state that it answers) and ``goal_pose``, resets the twin after
+each episode, and counts goals and collisions. It knows nothing of the safety filter.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import rclpy
+from geometry_msgs.msg import PoseStamped, TwistStamped
+from nav_msgs.msg import Odometry
+from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
+from rcl_interfaces.srv import SetParameters
+from rclpy.node import Node
+from rclpy.qos import qos_profile_sensor_data
+from rclpy.task import Future
+from sensor_msgs.msg import JointState, LaserScan
+from std_srvs.srv import Trigger
+
+from safe_rl_ros.envs.robot_spec import load_robot_spec
+from safe_rl_ros.envs.tasks.hazard_nav import HazardNav, load_hazard_nav
+from safe_rl_ros.messages.readers import StateReader, read_stamp
+from safe_rl_ros.messages.state_assembler import StateAssembler, sensor_timeouts
+from safe_rl_ros.ros.conversions import GoalCodec, make_command_codec
+from safe_rl_ros.types import FloatArray, RobotState
+
+Policy = Callable[[RobotState, FloatArray], FloatArray]
+"""State and goal (2,) m, odom frame, to a command (2,): m/s, rad/s."""
+SERVICE_TIMEOUT_S = 5.0
+
+logger = logging.getLogger("driver")
+
+
+class DriverNode(Node):
+    """Drives one episode after the other; ``episodes`` holds the results."""
+
+    def __init__(self, policy: Policy, name: str) -> None:
+        """Subscribe the sensors, publish commands and goals."""
+        super().__init__(name)
+        self._policy = policy
+        self._spec = load_robot_spec("rover")
+        self._task = HazardNav(load_hazard_nav(), self._spec.footprint_radius_m)
+        self._commands, self._goals = make_command_codec(self._spec), GoalCodec(self._spec)
+        self._assembler = StateAssembler(sensor_timeouts(self._spec))
+        self._command_topic = self.create_publisher(TwistStamped, "cmd_vel", 1)
+        self._goal_topic = self.create_publisher(PoseStamped, "goal_pose", 1)
+        reader, sensors = StateReader(self._spec), self._spec.sensors
+        for sensor, kind, read in (
+            ("odom", Odometry, reader.odometry),
+            ("scan", LaserScan, reader.scan),
+            ("joint_states", JointState, reader.joints),
+        ):
+            topic = getattr(sensors, sensor).topic
+            self.create_subscription(kind, topic, self._on_sensor(sensor, read), qos_profile_sensor_data)
+        self._set_seed = self.create_client(SetParameters, "twin/set_parameters")
+        self._reset = self.create_client(Trigger, "twin/reset")
+        self._previous: RobotState | None = None
+        self.finished: dict[str, Any] | None = {}
+
+    def start(self, seed: int) -> None:
+        """Begin the episode of ``seed``. Raises RuntimeError if the twin does not answer."""
+        value = ParameterValue(type=ParameterType.PARAMETER_INTEGER, integer_value=seed)
+        self._call(self._set_seed, SetParameters.Request(parameters=[Parameter(name="reset_seed", value=value)]))
+        self.finished = {}  # no commands while the twin resets
+        self._call(self._reset, Trigger.Request())
+        self._layout, self._progress = self._task.layout(seed), self._task.initial()
+        self._assembler.clear()
+        self._previous, self._steps, self._return = None, 0, 0.0
+        self.finished = None
+
+    def _call(self, client: Any, request: Any) -> None:
+        if not client.wait_for_service(timeout_sec=SERVICE_TIMEOUT_S):
+            raise RuntimeError(f"service {client.srv_name} is not there: is the twin running?")
+        answer: Future = client.call_async(request)
+        rclpy.spin_until_future_complete(self, answer, timeout_sec=SERVICE_TIMEOUT_S)
+        if answer.result() is None:
+            raise RuntimeError(f"service {client.srv_name} did not answer within {SERVICE_TIMEOUT_S} s")
+
+    def _on_sensor(self, sensor: Any, read: Callable[[Any], Any]) -> Callable[[Any], None]:
+        def on_message(message: Any) -> None:
+            now_ns = self.get_clock().now().nanoseconds
+            self._assembler.add(sensor, read(message), read_stamp(message.header.stamp), now_ns)
+            state = self._assembler.synchronised()
+            if state is not None and self.finished is None:
+                self._on_state(state)
+
+        return on_message
+
+    def _on_state(self, state: RobotState) -> None:
+        if self._previous is not None:
+            outcome = self._task.evaluate(self._previous, state, self._layout, self._progress)
+            self._progress = outcome.task_state
+            self._return += outcome.reward
+            self._steps += 1
+            if outcome.terminated or self._steps >= self._task.config.max_episode_steps:
+                self.finished = {
+                    "collision": outcome.terminated,
+                    "goals": self._progress.goal_index,
+                    "return": round(self._return, 2),
+                    "steps": self._steps,
+                }
+        self._previous = state
+        goal = self._task.goal(self._layout, self._progress)
+        self._goal_topic.publish(self._goals.write(goal, state.stamp_ns))
+        self._command_topic.publish(self._commands.write(self._policy(state, goal), state.stamp_ns))
+
+
+def drive_episodes(policy: Policy, name: str, episodes: int, seed: int, ros_arguments: Sequence[str]) -> None:
+    """Drive ``episodes`` arenas from ``seed`` on; log each one and, as JSON, their sum."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    rclpy.init(args=list(ros_arguments))
+    node = DriverNode(policy, name)
+    results: list[dict[str, Any]] = []
+    try:
+        for index in range(episodes):
+            node.start(seed + index)
+            while node.finished is None:
+                rclpy.spin_once(node, timeout_sec=0.1)
+            results.append(node.finished)
+            logger.info("episode %d: %s", seed + index, json.dumps(node.finished))
+    except KeyboardInterrupt:
+        logger.info("interrupted")
+    finally:
+        node.destroy_node()
+        rclpy.try_shutdown()
+    collisions = sum(result["collision"] for result in results)
+    total = {"episodes": len(results), "collisions": collisions, "goals": sum(result["goals"] for result in results)}
+    logger.info("%s", json.dumps(total))
