@@ -75,16 +75,16 @@ def select_staged(ensemble: Ensemble, threshold: float, order: Indices) -> Selec
         search.judge(rest)
         return search.choice()
     search.screen(rest)
-    # First come, first chosen: those that may pass, in order; as far as the third that one member lets pass, then all.
-    pending = rest[search.bound[rest] <= search.passing]
-    likely = np.flatnonzero(search.guess[pending] <= search.passing)[:3]
-    size = max(FEW, int(likely[-1]) + 1) if len(likely) else len(pending)
-    for rows in (pending[:size], pending[size:]):
-        if search.judge(rows):
+    likely = rest[search.guess[rest] <= search.passing][:3]
+    if len(likely):
+        # First come, first chosen: those that may pass, in order, as far as the third that one member lets pass.
+        pending = rest[search.bound[rest] <= search.passing]
+        if search.judge(pending[: max(FEW, int(np.searchsorted(pending, likely[-1])) + 1)]):
             return search.choice()
-    # None passes, so the least risk: the lowest bounds, then whatever may still be below what was found.
+    # Probably none passes, so the least risk. In one go, for each call reads all weights anew; in two, if what the
+    # lowest bounds are likely to give would spare most of the others.
     rows = search.below_least(rest)
-    if len(rows) and 2 * np.count_nonzero(search.bound[rows] <= search.guess[rows].min()) <= len(rows):
+    if len(rows) and 4 * np.count_nonzero(search.bound[rows] <= search.guess[rows].min()) <= len(rows):
         search.judge(rows[np.argsort(search.bound[rows], kind="stable")[:FEW]])
     search.judge(search.below_least(rest))
     return search.choice()

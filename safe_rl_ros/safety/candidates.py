@@ -41,6 +41,9 @@ class CandidateSource:
         self._limits = limits
         self._to_action = to_action
         self._to_command = to_command
+        self._philox = np.random.Philox(key=0)
+        self._start: Any = self._philox.state
+        self._random = np.random.Generator(self._philox)
 
     def gather(self, inputs: GuardedInputs, model: SafetyModel) -> Pool:
         """Return all that is to be judged.
@@ -126,4 +129,7 @@ class CandidateSource:
         digest = blake2b(self.config.seed.to_bytes(8, "little"), digest_size=16)
         digest.update(inputs.obs.tobytes())
         digest.update(inputs.proposed.tobytes())
-        return np.random.Generator(np.random.Philox(key=int.from_bytes(digest.digest(), "little")))
+        # What np.random.Philox(key=digest) starts from, in a generator that exists: 3 us instead of 11.
+        self._start["state"]["key"][:] = np.frombuffer(digest.digest(), dtype="<u8")
+        self._philox.state = self._start
+        return self._random
