@@ -15,9 +15,7 @@ stamped them. ``missed_ticks`` is the filter's own count of periods without a ti
 sees: periods without a command. A witness (:mod:`benchmarks.stall_witness`) tells which of these fell into a stall of
 the whole machine: ``undisturbed`` are those that did not.
 
-A witness (:mod:`benchmarks.stall_witness`) tells which periods without a command fell into a stall of the whole machine;
-``undisturbed`` are the others. The filter runs with its parameters ``realtime_scheduling`` and ``lock_memory``; ``*_plain``
-is without.
+The filter runs with its parameters ``realtime_scheduling`` and ``lock_memory``; ``*_plain`` is without.
 """
 
 from __future__ import annotations

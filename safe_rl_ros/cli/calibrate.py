@@ -17,6 +17,9 @@ def calibrate(
     source: Annotated[
         Path, typer.Argument(help="RUN_OR_DATASET: a run's directory, or an .npz of transitions without veto.")
     ],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="key=value changes to the run's filter, as the node will have them.")
+    ] = None,
     miss_rate: Annotated[
         float, typer.Option(help="Largest share of failing episodes in which the filter may stay silent.")
     ] = 0.05,
@@ -66,6 +69,7 @@ def calibrate(
         confidence=confidence,
         seed=seed,
         max_episodes=max_episodes,
+        filter_overrides=tuple(overrides or ()),
     )
     with progress_bar() as bar, StopFlag().on_signals() as flag:
         tasks = {name: bar.add_task(name, total=None, figures="", start=False) for name in (RECORDING, CERTIFYING)}

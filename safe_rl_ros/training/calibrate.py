@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from safe_rl_ros.bundle import Bundle, Certificate, certificate_problems, load_bundle, stamp_certificate
+from safe_rl_ros.config import apply_overrides, build
 from safe_rl_ros.envs.robot_spec import RobotSpec
 from safe_rl_ros.safety.calibration import (
     Calibration,
@@ -71,6 +72,8 @@ class CalibrationRequest:
     confidence: float = 0.95
     seed: int = 0
     max_episodes: int = 20_000
+    filter_overrides: tuple[str, ...] = ()
+    """``key=value`` changes to the run's filter configuration; the certificate holds for the filter that they give."""
 
     def __post_init__(self) -> None:
         """Validate what would otherwise show only after minutes of episodes."""
@@ -84,6 +87,18 @@ class CalibrationRequest:
             raise CalibrationError(f"certify is {self.certify}, expected at least 1 episode")
         if self.whole_episode and self.window_steps is not None:
             raise CalibrationError(f"window_steps is {self.window_steps}, expected None with whole_episode")
+
+    def apply(self, config: SessionConfig) -> SessionConfig:
+        """Return the run's configuration with the filter that is to be certified.
+
+        Raises:
+            ConfigError: an override is wrong, or asks for candidates that episodes in the twin do not have.
+        """
+        content = apply_overrides(config.filter.model_dump(mode="json"), self.filter_overrides)
+        changed = build(FilterConfig, content, "filter overrides")
+        if changed.candidates == "topic" and self.certify is not None:
+            raise ConfigError("candidates = 'topic' cannot be certified: no policy in the twin lists its candidates")
+        return config.model_copy(update={"filter": changed})
 
     def window(self, config: SessionConfig) -> Window:
         """Return the window, with what is None taken from the run's configuration."""
@@ -138,7 +153,7 @@ def calibrate_run(
         CalibrationError: the episodes do not support the miss rate.
         BundleError: the bundle is wrong.
     """
-    config = load_run(run)
+    config = request.apply(load_run(run))
     twin = Twin(config)
     try:
         bundle = load_bundle(run / "bundle", spec_hash=twin.spec.hash, obs_names=twin.obs_names)

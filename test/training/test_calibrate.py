@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from safe_rl_ros.bundle import certificate_problems, load_bundle
 from safe_rl_ros.cli import app
 from safe_rl_ros.envs.robot_env import make_robot_env
+from safe_rl_ros.safety.action_filter import FilterConfig
 from safe_rl_ros.safety.calibration import CalibrationError, Window, calibrate
 from safe_rl_ros.training import calibrate as calibrate_module
 from safe_rl_ros.training.calibrate import (
@@ -262,6 +263,30 @@ def test_command_tells_when_the_data_came_from_elsewhere(run: Path, tmp_path: Pa
     )
     assert result.exit_code == 0, result.output
     assert "was not made by this run's policy" in result.output
+
+
+def test_another_filter_than_the_runs_is_what_is_certified(run: Path, tmp_path: Path) -> None:
+    changed = ("candidates=around", "max_samples=8", "fallback_mode=brake")
+    request = dataclasses.replace(QUICK, filter_overrides=changed)
+    outcome = calibrate_run(run, request, tmp_path / "out")
+    mine = load_run(run).filter
+    deployed = FilterConfig(candidates="around", max_samples=8, fallback_mode="brake")
+    assert outcome.certificate is not None
+    assert outcome.certificate.filter_behaviour_hash == deployed.behaviour_hash != mine.behaviour_hash
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("candidates=topic", "no policy in the twin lists"),
+        ("candidates=magic", "candidates"),
+        ("speed=1", "unknown key"),
+    ],
+)
+def test_a_filter_that_cannot_be_certified_is_refused(override: str, message: str, run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        calibrate_run(run, dataclasses.replace(QUICK, filter_overrides=(override,)), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_stamp_that_does_not_hold_is_an_error(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
