@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -46,7 +47,7 @@ class StallWitness:
 
     def __enter__(self) -> StallWitness:
         """Start them."""
-        command = [sys.executable, "-m", "benchmarks.stall_witness"]
+        command = [sys.executable, str(Path(__file__).resolve())]
         self._processes = [
             subprocess.Popen([*command, str(core)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
             for core in sorted(os.sched_getaffinity(0))
