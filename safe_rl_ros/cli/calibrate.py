@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -90,14 +91,18 @@ def calibrate(
         except StopRequestedError:
             console.print("stopped before the end; nothing was written")
             raise typer.Exit(130) from None
-    report = outcome.report
+    _show(outcome.report, outcome.files)
+
+
+def _show(report: dict[str, Any], files: Sequence[Path]) -> None:
+    """Print what was found and where it is."""
     console.print(calibration_table(report))
     stages = {"without veto": report["without_veto"], "filtered, at the threshold": report["closed_loop"]}
     if known := {name: figures for name, figures in stages.items() if figures is not None}:
         console.print(summary_table(known))
     if not report["made_by_this_policy"]:
         console.print("[yellow]warning:[/yellow] the data set was not made by this run's policy")
-    for path in outcome.files:
+    for path in files:
         console.print(f"written: {path}", soft_wrap=True)
 
 

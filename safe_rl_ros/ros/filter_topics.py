@@ -12,7 +12,7 @@ from std_srvs.srv import Trigger
 
 from safe_rl_ros.envs.robot_spec import RobotSpec
 from safe_rl_ros.messages.filter_inputs import FilterInputs
-from safe_rl_ros.messages.readers import FLOAT64_ARRAY, command_message_type
+from safe_rl_ros.messages.readers import FLOAT64_ARRAY, POSE_STAMPED, command_message_type
 from safe_rl_ros.messages.state_assembler import SENSOR_TYPES, sensor_topics
 from safe_rl_ros.ros import bundle_loader, qos
 from safe_rl_ros.ros.conversions import MESSAGE_CLASSES
@@ -24,14 +24,13 @@ from safe_rl_ros.types import BundleError
 
 PROPOSED, CANDIDATES, GOAL = "~/proposed", "~/candidates", "goal_pose"
 ESTOP, HEARTBEAT = "estop", "heartbeat"
-GOAL_TYPE = "geometry_msgs/msg/PoseStamped"
 
 
 def input_types(spec: RobotSpec, proposal_type: str | None, needs_goal: bool) -> dict[str, str]:
     """Return topic -> ROS message type of everything that decisions rest on."""
     topics = {topic: SENSOR_TYPES[sensor] for sensor, topic in sensor_topics(spec).items()}
     if needs_goal:
-        topics[GOAL] = GOAL_TYPE
+        topics[GOAL] = POSE_STAMPED
     return topics | {PROPOSED: proposal_type or command_message_type(spec), CANDIDATES: FLOAT64_ARRAY}
 
 
