@@ -1,6 +1,6 @@
 """Policy and safety critic in numpy: what the filter, the policy node and rollouts run. No torch.
 
-Both are tanh networks in float32, built from plain arrays (``weight_i`` of shape (in, out) or
+Both are tanh or ReLU networks in float32, built from plain arrays (``weight_i`` of shape (in, out) or
 (E, in, out), ``bias_i``) and a JSON-able ``meta``; :mod:`safe_rl_ros.networks` exports to them. Both may have a
 :class:`Normaliser`, which is applied to every observation first.
 Shape letters: see :mod:`safe_rl_ros.types`.
@@ -8,7 +8,7 @@ Shape letters: see :mod:`safe_rl_ros.types`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Literal, get_args
 
@@ -23,6 +23,15 @@ LOG_STD_MAX = 2.0
 SMALLEST, LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 
 Aggregate = Literal["mean", "mean_plus_std", "max"]
+Activation = Literal["tanh", "relu"]
+
+
+def _relu(values: Float32Array) -> Float32Array:
+    result: Float32Array = np.maximum(values, np.float32(0.0))  # keeps NaN
+    return result
+
+
+ACTIVATIONS: dict[str, Callable[[Any], Any]] = {"tanh": np.tanh, "relu": _relu}
 
 
 def _checked(name: str, array: npt.ArrayLike, shape: tuple[int, ...]) -> Float32Array:
@@ -50,9 +59,12 @@ def _meta(meta: Mapping[str, Any], kind: str, keys: set[str]) -> dict[str, Any]:
     """Return ``meta`` as a dict after checking its kind, its keys and its sizes."""
     if meta.get("kind") != kind:
         raise ValueError(f"meta kind is {meta.get('kind')!r}, expected {kind!r}")
-    wrong = (keys | {"kind"}) ^ set(meta)
+    wrong = (keys | {"kind"}) ^ (set(meta) - {"activation"})
     if wrong:
         raise ValueError(f"meta of {kind}: missing or unknown key(s) {sorted(wrong)}")
+    activation = meta.get("activation", "tanh")
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"meta activation is {activation!r}, expected one of {tuple(ACTIVATIONS)}")
     hidden = meta["hidden"]
     if not isinstance(hidden, list | tuple) or not hidden:
         raise ValueError(f"meta hidden is {hidden!r}, expected a list of at least one layer width")
@@ -141,6 +153,7 @@ class GaussianPolicy:
         self.obs_dim: int = self._meta["obs_dim"]
         self.normaliser = _fitting(normaliser, self.obs_dim)
         self.act_dim: int = self._meta["act_dim"]
+        self._activate = ACTIVATIONS[self._meta.get("activation", "tanh")]
         self.state_dependent_std: bool = self._meta["state_dependent_std"]
         if not isinstance(self.state_dependent_std, bool):
             raise ValueError(f"meta state_dependent_std is {self.state_dependent_std!r}, expected true or false")
@@ -185,7 +198,7 @@ class GaussianPolicy:
         """Return mean and std of checked and normalised observations."""
         layers = self._layers
         for i in range(0, len(layers) - 2, 2):
-            hidden = np.tanh(hidden @ layers[i] + layers[i + 1])
+            hidden = self._activate(hidden @ layers[i] + layers[i + 1])
         out = hidden @ layers[-2] + layers[-1]
         if self.state_dependent_std:
             std = np.exp(np.clip(out[..., self.act_dim :], LOG_STD_MIN, LOG_STD_MAX))
@@ -218,6 +231,7 @@ class SafetyCritic:
         self.normaliser = _fitting(normaliser, self.obs_dim)
         self.act_dim: int = self._meta["act_dim"]
         self.members: int = self._meta["members"]
+        self._activate = ACTIVATIONS[self._meta.get("activation", "tanh")]
         self.aggregate: Aggregate = self._meta["aggregate"]
         self.std_factor = float(self._meta["std_factor"])
         if self.aggregate not in get_args(Aggregate):
@@ -275,7 +289,7 @@ class SafetyCritic:
         # The observation's part of the first layer is the same for every candidate.
         hidden = candidates @ self._first_action + (state[None, :] @ self._first_obs + self._first_bias)
         for weight, bias in self._rest:
-            hidden = np.tanh(hidden) @ weight + bias
+            hidden = self._activate(hidden) @ weight + bias
         return np.asarray(hidden[..., 0])
 
     def _aggregate(self, logits: FloatArray) -> FloatArray:

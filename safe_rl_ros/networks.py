@@ -1,4 +1,4 @@
-"""Networks of the learners, in torch: Gaussian actor, value and safety-critic ensemble.
+"""Networks of the learners, in torch: Gaussian actor, value and safety-critic ensemble; tanh or ReLU layers.
 
 Weights are stored (in, out), so that exporting to :mod:`safe_rl_ros.inference` is a copy. Every
 initial weight comes from a generator that the caller passes: no global random state is touched.
@@ -15,18 +15,32 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from safe_rl_ros.inference import LOG_STD_MAX, LOG_STD_MIN, Aggregate, GaussianPolicy, SafetyCritic
+from safe_rl_ros.inference import LOG_STD_MAX, LOG_STD_MIN, Activation, Aggregate, GaussianPolicy, SafetyCritic
+
+_ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu}
+
+
+def _activation_meta(activation: Activation) -> dict[str, str]:
+    """Return the key ``activation`` of a description; tanh is not written: older descriptions have none."""
+    return {} if activation == "tanh" else {"activation": activation}
 
 
 class BatchedMLP(nn.Module):
-    """Tanh network, or E of them evaluated at once with batched products; the output is linear."""
+    """Tanh or ReLU network, or E of them evaluated at once with batched products; the output is linear."""
 
     def __init__(
-        self, sizes: Sequence[int], generator: torch.Generator, members: int | None = None, final_gain: float = 0.01
+        self,
+        sizes: Sequence[int],
+        generator: torch.Generator,
+        members: int | None = None,
+        final_gain: float = 0.01,
+        activation: Activation = "tanh",
     ) -> None:
         """Build layers of widths ``sizes``, orthogonal with gain sqrt(2) (last: ``final_gain``), biases 0."""
         super().__init__()
         self.members = members
+        self.activation = activation
+        self._activate = _ACTIVATIONS[activation]
         self.weights = nn.ParameterList()
         self.biases = nn.ParameterList()
         for i, (fan_in, fan_out) in enumerate(pairwise(sizes)):
@@ -48,16 +62,16 @@ class BatchedMLP(nn.Module):
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             x = product(bias, x, weight)
             if i < last:
-                x = torch.tanh(x)
+                x = self._activate(x)
         return x
 
     def arrays(self) -> dict[str, npt.NDArray[np.float32]]:
         """Return copies of all layers as ``weight_i`` and ``bias_i`` (the bias without its batch axis)."""
         result = {}
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            result[f"weight_{i}"] = weight.detach().numpy().copy()
+            result[f"weight_{i}"] = weight.detach().cpu().numpy().copy()
             flat = bias.detach() if self.members is None else bias.detach()[:, 0, :]
-            result[f"bias_{i}"] = flat.numpy().copy()
+            result[f"bias_{i}"] = flat.cpu().numpy().copy()
         return result
 
 
@@ -77,13 +91,14 @@ class GaussianActor(nn.Module):
         *,
         init_log_std: float = -0.5,
         state_dependent_std: bool = False,
+        activation: Activation = "tanh",
     ) -> None:
         """Build the actor; ``generator`` draws its initial weights."""
         super().__init__()
         self.obs_dim, self.act_dim, self.hidden = obs_dim, act_dim, tuple(hidden)
         self.state_dependent_std = state_dependent_std
         outputs = 2 * act_dim if state_dependent_std else act_dim
-        self.net = BatchedMLP([obs_dim, *hidden, outputs], generator)
+        self.net = BatchedMLP([obs_dim, *hidden, outputs], generator, activation=activation)
         if state_dependent_std:
             with torch.no_grad():
                 self.net.biases[-1][act_dim:] = init_log_std
@@ -103,13 +118,14 @@ class GaussianActor(nn.Module):
         """Return a numpy snapshot."""
         arrays = self.net.arrays()
         if not self.state_dependent_std:
-            arrays["log_std"] = self.log_std.detach().numpy().copy()
+            arrays["log_std"] = self.log_std.detach().cpu().numpy().copy()
         meta = {
             "kind": "gaussian_policy",
             "obs_dim": self.obs_dim,
             "act_dim": self.act_dim,
             "hidden": list(self.hidden),
             "state_dependent_std": self.state_dependent_std,
+            **_activation_meta(self.net.activation),
         }
         return GaussianPolicy(arrays, meta)
 
@@ -117,10 +133,12 @@ class GaussianActor(nn.Module):
 class ValueNet(nn.Module):
     """State value (B,) of observations (B, O)."""
 
-    def __init__(self, obs_dim: int, hidden: Sequence[int], generator: torch.Generator) -> None:
+    def __init__(
+        self, obs_dim: int, hidden: Sequence[int], generator: torch.Generator, activation: Activation = "tanh"
+    ) -> None:
         """Build the network; ``generator`` draws its initial weights."""
         super().__init__()
-        self.net = BatchedMLP([obs_dim, *hidden, 1], generator, final_gain=1.0)
+        self.net = BatchedMLP([obs_dim, *hidden, 1], generator, final_gain=1.0, activation=activation)
 
     def forward(self, obs: Tensor) -> Tensor:
         """Return values (B,)."""
@@ -140,6 +158,7 @@ class SafetyCriticEnsemble(nn.Module):
         members: int = 1,
         initial_probability: float = 0.05,
         final_gain: float = 0.1,
+        activation: Activation = "tanh",
     ) -> None:
         """Build the ensemble so that its first outputs are near ``initial_probability``."""
         super().__init__()
@@ -148,7 +167,7 @@ class SafetyCriticEnsemble(nn.Module):
         if not 0.0 < initial_probability < 1.0:
             raise ValueError(f"initial_probability is {initial_probability}, expected a number in (0, 1)")
         self.obs_dim, self.act_dim, self.hidden, self.members = obs_dim, act_dim, tuple(hidden), members
-        self.net = BatchedMLP([obs_dim + act_dim, *hidden, 1], generator, members, final_gain)
+        self.net = BatchedMLP([obs_dim + act_dim, *hidden, 1], generator, members, final_gain, activation)
         with torch.no_grad():
             self.net.biases[-1].fill_(math.log(initial_probability / (1.0 - initial_probability)))
 
@@ -191,5 +210,6 @@ class SafetyCriticEnsemble(nn.Module):
             "members": self.members,
             "aggregate": aggregate,
             "std_factor": std_factor,
+            **_activation_meta(self.net.activation),
         }
         return SafetyCritic(self.net.arrays(), meta)

@@ -245,7 +245,8 @@ class TransitionBatch:
     ``action_executed`` (B, C) what moved the robot, in [-1, 1]; ``intervened`` (B,) bool;
     ``behaviour_mean``, ``behaviour_std`` (B, C) of the Gaussian that made the proposal;
     ``reward``, ``cost``, ``margin`` (B,); ``terminated``, ``truncated`` (B,) bool.
-    ``cost`` is the binary failure indicator; ``margin`` in m, positive is safe.
+    ``cost`` is what training constrains, >= 0: binary or a sigmoid of the margin, at least .5 exactly where the margin
+    is violated; ``margin`` is signed, positive is safe.
     """
 
     obs: Float32Array
@@ -268,11 +269,17 @@ class TransitionBatch:
 
 @dataclass(frozen=True)
 class EpisodeStats:
-    """Summary of one finished episode."""
+    """Summary of one finished episode.
+
+    ``failure``: a violation ended it. ``cost`` is the sum of the training cost, ``violations`` the number of steps
+    with a margin that is not positive.
+    """
 
     episode_return: float
     length: int
     failure: bool
     goals: int
     vetoes: int
+    cost: float = 0.0
+    violations: int = 0
     extra: dict[str, Any] = field(default_factory=dict)

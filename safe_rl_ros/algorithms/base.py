@@ -28,10 +28,15 @@ from safe_rl_ros.types import TransitionBatch
 
 @dataclass(frozen=True)
 class EpochStats:
-    """What happened while the rollout of one epoch was collected."""
+    """What happened while the rollout of one epoch was collected.
+
+    ``failures``: episodes with at least one violation, among ``episodes``. ``episode_costs``: sum of the training cost
+    of each episode that ended in the epoch.
+    """
 
     episodes: int
     failures: int
+    episode_costs: tuple[float, ...] = ()
 
 
 class Algorithm(Protocol):

@@ -28,6 +28,9 @@ from safe_rl_ros.types import TransitionBatch
 STEPS_PER_DRAW = 50
 """Minibatches drawn at once: bounds memory (about 10 MB at 29 observations), amortises call overhead."""
 
+VIOLATION_COST = 0.5
+"""A cost of at least this is a violation: binary costs are 0 or 1, sigmoid costs are .5 where the margin is 0."""
+
 SampleActions = Callable[[Tensor, int], Tensor]
 """(obs (B, O), n) -> n policy actions per row (n, B, C), clipped to [-1, 1]."""
 
@@ -37,7 +40,8 @@ class CriticBatch:
     """One minibatch: inputs (rows, O + C) at data and policy actions, at next states, and what ends a row.
 
     ``now`` holds B rows of data actions, then n B rows of policy actions at the same states (none
-    if no conservative term is fitted); ``next`` n B rows of policy actions at the next states.
+    if no conservative term is fitted); ``next`` n B rows of policy actions at the next states; ``cost`` (B,) is 1
+    for a violation, else 0.
     """
 
     now: Tensor
@@ -65,7 +69,7 @@ def draw_batches(
             parts.append(_at_policy_actions(obs, sample_actions(obs, n), steps))
         now = torch.cat(parts, dim=1)
         following = _at_policy_actions(next_obs, sample_actions(next_obs, n), steps)
-        cost = torch.from_numpy(drawn.cost).view(steps, rows)
+        cost = torch.from_numpy(drawn.cost >= VIOLATION_COST).float().view(steps, rows)
         terminated = torch.from_numpy(drawn.terminated).float().view(steps, rows)
         for i in range(steps):
             yield CriticBatch(now[i], following[i], cost[i], terminated[i])

@@ -44,7 +44,7 @@ def load_transitions(path: str | Path, obs_dim: int, act_dim: int) -> Transition
     Raises:
         ConfigError: the file is missing, too large or not an .npz; an array is missing, unknown, of
             the wrong dtype or shape, or not finite; a standard deviation is negative, an
-            executed action is outside [-1, 1], or a cost is neither 0 nor 1. The message names file and array.
+            executed action is outside [-1, 1], or a cost is negative. The message names file and array.
     """
     file = Path(path)
     if not file.is_file():
@@ -93,7 +93,7 @@ def _check_values(file: Path, arrays: dict[str, Array]) -> None:
     checks = {
         "action_executed": (np.abs(arrays["action_executed"]) <= 1.0 + 1e-6, "in [-1, 1]"),
         "behaviour_std": (np.greater_equal(arrays["behaviour_std"], 0.0), "0 (unknown) or positive"),
-        "cost": (np.isin(arrays["cost"], (0.0, 1.0)), "0 or 1"),
+        "cost": (np.greater_equal(arrays["cost"], 0.0), "at least 0"),
     }
     for name, (fine, expected) in checks.items():
         bad = np.flatnonzero(~fine.reshape(len(fine), -1).all(axis=1))

@@ -83,6 +83,47 @@ class ReplayBuffer:
             raise ValueError("cannot sample from an empty replay buffer")
         return self._take((self._start + rng.integers(0, self._size, size=n)) % self.capacity)
 
+    def latest(self, n: int) -> TransitionBatch:
+        """Return the newest ``n`` rows (all, if there are fewer), oldest first."""
+        count = min(n, self._size)
+        return self._take((self._start + self._size - count + np.arange(count)) % self.capacity)
+
+    def segments(self, total: int, length: int, exclude_latest: int, rng: np.random.Generator) -> TransitionBatch:
+        """Return contiguous random segments that do not overlap each other or the newest rows, oldest first.
+
+        A segment may hold ends of episodes. Its last row is closed by ``truncated`` (unless it is terminated), so
+        that traces end there and bootstrap from ``next_obs``, as they do where an epoch was cut.
+
+        Args:
+            total: rows wanted; fewer come if fewer old rows are there.
+            length: rows of one segment; the last one drawn may be shorter.
+            exclude_latest: newest rows that are left out.
+            rng: draws where the segments lie.
+
+        Raises:
+            ValueError: a size is negative, or ``length`` is not positive.
+        """
+        if total < 0 or exclude_latest < 0 or length < 1:
+            raise ValueError(
+                f"total = {total}, length = {length}, exclude_latest = {exclude_latest}: expected total and"
+                " exclude_latest of at least 0, length of at least 1"
+            )
+        available = max(0, self._size - exclude_latest)
+        wanted = min(total, available)
+        sizes = np.full(-(-wanted // length), length)
+        if wanted % length:
+            sizes[-1] = wanted % length
+        sizes = rng.permutation(sizes)
+        # Uniform over all placements: share the rows that are left over among the gaps before, between and after.
+        cuts = np.sort(rng.integers(0, available - wanted + 1, size=len(sizes)))
+        firsts = cuts + np.concatenate([[0], np.cumsum(sizes)[:-1]]) if len(sizes) else cuts
+        ages = [first + np.arange(size) for first, size in zip(firsts, sizes, strict=True)]
+        where = np.concatenate(ages) if ages else np.empty(0, dtype=np.int64)
+        drawn = self._take((self._start + where.astype(np.int64)) % self.capacity)
+        last = np.cumsum(sizes) - 1
+        drawn.truncated[last] = ~drawn.terminated[last]
+        return drawn
+
     def arrays(self) -> dict[str, Array]:
         """Return copies of all rows by field name, oldest first."""
         where = (self._start + np.arange(self._size)) % self.capacity

@@ -54,7 +54,7 @@ def test_round_trip(tmp_path, arrays):
         ("next_obs", np.full((4, 3), np.nan, np.float32), "next_obs holds NaN or infinity in 4 row"),
         ("action_executed", np.full((4, 2), 1.5, np.float32), r"action_executed of row 0 .* expected in \[-1, 1\]"),
         ("behaviour_std", np.full((4, 2), -1.0, np.float32), "behaviour_std of row 0"),
-        ("cost", np.full(4, 0.5, np.float32), "cost of row 0 is 0.5, expected 0 or 1"),
+        ("cost", np.full(4, -0.5, np.float32), "cost of row 0 is -0.5, expected at least 0"),
         ("obs", np.array([{"a": 1}], dtype=object), "not a readable .npz"),
     ],
 )

@@ -83,3 +83,55 @@ def test_bad_construction():
         ReplayBuffer(0, 3, 2)
     with pytest.raises(ValueError, match="'extra'"):
         ReplayBuffer.from_arrays({"extra": np.zeros(1)}, capacity=5, obs_dim=3, act_dim=2)
+
+
+def numbered(buffer, count):
+    """Add ``count`` rows whose reward is their number; every tenth ends an episode."""
+    number = np.arange(count, dtype=np.float32)
+    rows = {
+        name: np.zeros((count, *shape), dtype=dtype)
+        for name, (dtype, shape) in row_layout(buffer.obs_dim, buffer.act_dim).items()
+    }
+    rows |= {"reward": number, "terminated": number % 10 == 9}
+    buffer.add(TransitionBatch(**rows))
+    return buffer
+
+
+def test_latest_returns_the_newest_rows_oldest_first():
+    buffer = numbered(ReplayBuffer(50, 1, 1), 73)
+    assert buffer.latest(3).reward.tolist() == [70.0, 71.0, 72.0]
+    assert buffer.latest(500).reward.tolist() == list(range(23, 73))
+
+
+def test_segments_are_contiguous_disjoint_older_than_the_latest_and_closed():
+    buffer = numbered(ReplayBuffer(100, 1, 1), 130)  # holds 30 ... 129
+    for seed in range(50):
+        drawn = buffer.segments(47, 10, 20, np.random.default_rng(seed))
+        numbers = drawn.reward.astype(int)
+        assert len(set(numbers)) == 47  # no row twice
+        assert numbers.min() >= 30
+        assert numbers.max() <= 109
+        closed = drawn.terminated | drawn.truncated
+        jumps = np.flatnonzero(np.diff(numbers) != 1)
+        assert closed[jumps].all()
+        assert closed[-1]
+        assert not (drawn.terminated & drawn.truncated).any()
+        assert len(jumps) + 1 <= 5
+    assert (buffer.latest(100).truncated == 0).all()  # closing a segment changes the copy only
+
+
+def test_segments_reach_every_old_row_about_equally_often():
+    buffer = numbered(ReplayBuffer(40, 1, 1), 40)
+    counts = np.zeros(40)
+    for seed in range(4000):
+        counts[buffer.segments(10, 5, 10, np.random.default_rng(seed)).reward.astype(int)] += 1
+    assert (counts[30:] == 0).all()
+    assert counts[5:25].min() > 0.8 * counts[5:25].mean()
+
+
+def test_segments_of_a_short_buffer_are_what_there_is():
+    buffer = numbered(ReplayBuffer(40, 1, 1), 12)
+    assert buffer.segments(30, 5, 4, np.random.default_rng(0)).reward.tolist() == list(range(8))
+    assert len(buffer.segments(30, 5, 12, np.random.default_rng(0))) == 0
+    with pytest.raises(ValueError, match="length = 0"):
+        buffer.segments(30, 0, 4, np.random.default_rng(0))
