@@ -75,6 +75,7 @@ setup(
     python_requires=">=3.10,<3.14",
     install_requires=[
         "gymnasium>=1.0",
+        "jinja2>=3.1",
         "matplotlib>=3.8",
         "mujoco>=3.3",
         "numpy>=1.26",

@@ -12,6 +12,10 @@ from safe_rl_ros.envs.robot_spec import RobotSpec
 from safe_rl_ros.envs.tasks.hazard_nav import HazardNavConfig
 from safe_rl_ros.envs.tasks.joint_hold import JointHoldConfig
 from safe_rl_ros.resources import find_resource
+from safe_rl_ros.types import ConfigError
+
+ROBOT_TASK = "hazard_nav"
+"""Name of the task that a robot has; simulated ones have others, see :mod:`safe_rl_ros.envs.vector`."""
 
 
 def make_observer(spec: RobotSpec, task: str | Path, overrides: Sequence[str] = ()) -> StateObserver:
@@ -26,11 +30,14 @@ def make_observer(spec: RobotSpec, task: str | Path, overrides: Sequence[str] = 
         overrides: ``key.sub=value`` strings.
 
     Raises:
-        ConfigError: the file is missing or wrong, or the robot lacks what the observation needs.
+        ConfigError: the file is missing or wrong, the task is a simulated one, or the robot lacks what the observation
+            needs.
     """
     file = Path(task)
     path = find_resource(file if file.suffix else file.with_suffix(".yaml"), "config/tasks")
     data = apply_overrides(read_yaml(path), overrides)
+    if data.get("name", ROBOT_TASK) != ROBOT_TASK:
+        raise ConfigError(f"{path}: task {data['name']!r} is not a robot's, so no robot observes what it does")
     if isinstance(data.get("observation"), str):
         build(JointHoldConfig, data, str(path))
         return JointObserver(spec)

@@ -111,6 +111,12 @@ def test_each_mistake_in_a_task_is_one_clear_error(tmp_path, text, message):
         make_observer(load_robot_spec("rover"), path)
 
 
+@pytest.mark.parametrize("task", ["point_goal", "half_cheetah.yaml"])
+def test_a_simulated_task_has_no_robot_to_observe(task):
+    with pytest.raises(ConfigError, match=r"task '(point_goal|half_cheetah)' is not a robot's"):
+        make_observer(load_robot_spec("rover"), task)
+
+
 def test_a_missing_task_is_named():
     with pytest.raises(ConfigError, match=r"'nothing\.yaml' does not exist"):
         make_observer(ARM, "nothing")

@@ -14,7 +14,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
@@ -34,6 +34,7 @@ LAYOUT_TRIES = 200
 class HazardNavConfig(StrictModel):
     """The task, its layout distribution and its observation. Lengths in m."""
 
+    name: Literal["hazard_nav"] = "hazard_nav"
     arena_half_width_m: Positive = 2.2
     """Start, goals and hazard centres lie in this square around the odom origin."""
     hazards: Annotated[int, Field(ge=1, le=100)] = 7

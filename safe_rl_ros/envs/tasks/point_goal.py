@@ -1,0 +1,13 @@
+"""Task ``point_goal``: a planar point robot with thrust and yaw among hazards, see :mod:`.goal_world`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from safe_rl_ros.envs.tasks.goal_world import GoalWorldConfig
+
+
+class PointGoalConfig(GoalWorldConfig):
+    """The goal task of the point robot. Actions: forward thrust, yaw rate to hold."""
+
+    name: Literal["point_goal"] = "point_goal"
