@@ -62,6 +62,46 @@ def fisher_product(mean_kl: Tensor, parameters: Sequence[Tensor], damping: float
     return product
 
 
+def gaussian_fisher_product(
+    mean: Tensor, log_std: Tensor, parameters: Sequence[Tensor], damping: float
+) -> Callable[[Tensor], Tensor]:
+    """Return v -> (F + damping I) v, F the Fisher matrix of diagonal Gaussians (B, C) at the current parameters.
+
+    F = J' M J / B with J the Jacobian of (mean, log std) and M = diag(1 / std^2, 2): what :func:`fisher_product` gets
+    by differentiating the KL twice. J v comes from a graph that is built once (the derivative of J'w, which is linear
+    in w, along v), J'u from the graph of the outputs: about half the work per product, and no curvature is formed.
+    """
+    rows = mean.shape[0]
+    weights = (torch.exp(-2.0 * log_std.detach()) / rows, torch.full_like(log_std, 2.0 / rows))
+    probes = tuple(torch.zeros_like(output, requires_grad=True) for output in (mean, log_std))
+    pulled = torch.autograd.grad((mean, log_std), parameters, probes, create_graph=True)
+    sizes = [p.numel() for p in parameters]
+
+    def product(vector: Tensor) -> Tensor:
+        direction = [v.view_as(p) for v, p in zip(torch.split(vector, sizes), parameters, strict=True)]
+        tangents = torch.autograd.grad(pulled, probes, direction, retain_graph=True)
+        cotangents = tuple(w * t for w, t in zip(weights, tangents, strict=True))
+        parts = torch.autograd.grad((mean, log_std), parameters, cotangents, retain_graph=True)
+        return torch.cat([p.reshape(-1) for p in parts]) + damping * vector
+
+    return product
+
+
+def adapted_max_kl(max_kl: float, divergence: float) -> float:
+    """Return delta' = delta - (sqrt(D (delta + D / 4)) - D / 2); Sec. IV, arXiv:2312.00342.
+
+    ``divergence`` D >= 0 is the mean KL(mu || pi_k) of the batch's behaviour policies to the current one, in nats. The
+    result solves x + sqrt(D x) = delta: the further the data is from the policy, the shorter the step. It is written
+    as 2 delta^2 / (2 delta + D + sqrt(D^2 + 4 D delta)), the same number without the difference of two large ones.
+
+    Raises:
+        ValueError: ``max_kl`` is not positive, or ``divergence`` is negative or not finite.
+    """
+    if not (max_kl > 0.0 and 0.0 <= divergence < math.inf):
+        raise ValueError(f"max_kl = {max_kl}, divergence = {divergence}: expected a positive and a finite number >= 0")
+    return 2.0 * max_kl**2 / (2.0 * max_kl + divergence + math.sqrt(divergence * (divergence + 4.0 * max_kl)))
+
+
 def conjugate_gradient(
     product: Callable[[Tensor], Tensor], target: Tensor, *, iterations: int = 10, tolerance: float = 1e-10
 ) -> Tensor:

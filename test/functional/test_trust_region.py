@@ -6,11 +6,13 @@ import pytest
 import torch
 
 from safe_rl_ros.functional.trust_region import (
+    adapted_max_kl,
     assign_parameters,
     conjugate_gradient,
     fisher_product,
     flat_gradient,
     flat_parameters,
+    gaussian_fisher_product,
     gaussian_kl,
     gaussian_log_prob,
     kl_line_search,
@@ -68,6 +70,49 @@ def test_fisher_product_of_a_gaussian():
     product = fisher_product(kl, [mean, log_std], damping=0.1)
     torch.testing.assert_close(product(torch.tensor([1.0, 0.0])), torch.tensor([4.1, 0.0]))
     torch.testing.assert_close(product(torch.tensor([0.0, 1.0])), torch.tensor([0.0, 2.1]))
+
+
+@pytest.mark.parametrize("activation", [torch.tanh, torch.relu])
+@pytest.mark.parametrize("shared_std", [False, True])
+def test_both_fisher_products_agree(activation, shared_std):
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    parameters = [draw(3, 8), draw(8, 4)] + ([draw(2)] if shared_std else [])
+    for parameter in parameters:
+        parameter.requires_grad_()
+    out = activation(draw(20, 3) @ parameters[0]) @ parameters[1]
+    mean = torch.tanh(out[:, :2])
+    log_std = parameters[2].expand(20, 2) if shared_std else out[:, 2:].clamp(-4.0, 2.0)
+    if shared_std:
+        mean = torch.tanh(out[:, :2] + out[:, 2:])
+    kl = gaussian_kl(mean.detach(), log_std.detach(), mean, log_std).mean()
+    expected = fisher_product(kl, parameters, 0.01)
+    actual = gaussian_fisher_product(mean, log_std, parameters, 0.01)
+    for _ in range(3):
+        vector = draw(sum(p.numel() for p in parameters))
+        torch.testing.assert_close(actual(vector), expected(vector))
+
+
+@pytest.mark.parametrize("divergence", [0.0, 1e-9, 1e-4, 1e-3, 0.5, 100.0])
+def test_adapted_trust_region_leaves_room_for_the_way_already_gone(divergence):
+    delta = 1e-3
+    x = adapted_max_kl(delta, divergence)
+    assert x > 0.0
+    assert x + math.sqrt(divergence * x) == pytest.approx(delta, rel=1e-9)
+    printed = delta - (math.sqrt(divergence * (delta + divergence / 4.0)) - divergence / 2.0)
+    assert x == pytest.approx(printed, abs=1e-12)
+
+
+def test_adapted_trust_region_at_its_landmarks():
+    assert adapted_max_kl(0.02, 0.0) == 0.02
+    assert adapted_max_kl(0.02, 0.02) == pytest.approx(0.02 * (3.0 - math.sqrt(5.0)) / 2.0)  # .382 delta
+    assert adapted_max_kl(1e-3, 1e6) > 0.0  # the printed form loses this to rounding
+    for bad in ((0.0, 0.1), (0.1, -1e-3), (0.1, math.nan), (0.1, math.inf)):
+        with pytest.raises(ValueError, match="max_kl ="):
+            adapted_max_kl(*bad)
 
 
 def test_natural_gradient_step_on_a_quadratic():
