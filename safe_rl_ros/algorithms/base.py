@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from safe_rl_ros.algorithms.config import OnPolicyConfig
-from safe_rl_ros.algorithms.state import adam, check_finite, read_state, write_state
+from safe_rl_ros.algorithms.config import Device, OnPolicyConfig
+from safe_rl_ros.algorithms.state import adam, check_finite, find_device, read_state, write_state
 from safe_rl_ros.data.replay_buffer import ReplayBuffer, row_layout
 from safe_rl_ros.functional.returns import gae, standardise
 from safe_rl_ros.functional.trust_region import (
@@ -48,6 +48,13 @@ class Algorithm(Protocol):
 
     def critic(self) -> SafetyCritic | None:
         """Return a numpy snapshot of the safety critic, or None if the algorithm learns none."""
+        ...
+
+    def recovery(self) -> GaussianPolicy | None:
+        """Return a numpy snapshot of the policy that acts where a proposal is vetoed.
+
+        None: samples of :meth:`policy` do. Only simulated tasks ask.
+        """
         ...
 
     @property
@@ -107,45 +114,42 @@ def check_rollout(rollout: TransitionBatch, obs_dim: int, act_dim: int) -> None:
         raise ValueError("rollout ends inside an episode: its last row must be terminated or truncated")
 
 
-class OnPolicyAlgorithm:
-    """Actor, reward value network and a natural-gradient step on a given advantage.
+class Learner:
+    """What every learner is: networks, their optimisers, numbers and one private generator, updated all or nothing.
 
-    Subclasses implement :meth:`_learn`, and add networks with :meth:`_own` and numbers in
-    ``_scalars``; both are then part of the exact state. All randomness comes from one private generator.
+    Subclasses implement :meth:`_learn` and :meth:`policy`, and add networks with :meth:`_own` and numbers in
+    ``_scalars``; both are then part of the exact state. All randomness comes from one private generator on the CPU.
     """
 
-    def __init__(self, config: OnPolicyConfig, obs_dim: int, act_dim: int, seed: int) -> None:
-        """Build the networks from ``seed``; global random state is neither read nor changed."""
+    def __init__(self, obs_dim: int, act_dim: int, seed: int, device: Device = "cpu") -> None:
+        """Start without networks; global random state is neither read nor changed.
+
+        Raises:
+            ConfigError: ``device`` is "cuda" and there is none.
+        """
         self.obs_dim, self.act_dim = obs_dim, act_dim
-        self._base = config
+        self.device = find_device(device)
         self._generator = torch.Generator().manual_seed(seed)
         self._networks: dict[str, nn.Module] = {}
         self._optimizers: dict[str, torch.optim.Adam] = {}
         self._scalars: dict[str, float] = {}
-        self.actor = GaussianActor(
-            obs_dim,
-            act_dim,
-            config.hidden,
-            self._generator,
-            init_log_std=config.init_log_std,
-            state_dependent_std=config.state_dependent_std,
-        )
-        self.value = ValueNet(obs_dim, config.hidden, self._generator)
-        self._own("actor", self.actor)
-        self._own("value", self.value, config.value_learning_rate)
 
     def _own(self, name: str, network: nn.Module, learning_rate: float | None = None) -> None:
         """Make ``network`` part of the state; with a learning rate it gets an Adam of exactly its parameters."""
-        self._networks[name] = network
+        self._networks[name] = network.to(self.device)
         if learning_rate is not None:
             self._optimizers[name] = adam(network, learning_rate)
 
     def policy(self) -> GaussianPolicy:
         """Return a numpy snapshot of the current policy."""
-        return self.actor.export()
+        raise NotImplementedError
 
     def critic(self) -> SafetyCritic | None:
         """Return None: no safety critic is learned here."""
+        return None
+
+    def recovery(self) -> GaussianPolicy | None:
+        """Return None: the policy's own samples replace what is vetoed."""
         return None
 
     @property
@@ -162,13 +166,13 @@ class OnPolicyAlgorithm:
 
         Raises:
             ValueError: the rollout is empty, misshapen, not finite or not closed; nothing has changed.
-            FloatingPointError: learning left a network non-finite; the state before the call is back.
+            FloatingPointError: learning left a number of the state non-finite; the state before the call is back.
         """
         check_rollout(rollout, self.obs_dim, self.act_dim)
         before = self.state_dict()
         try:
             metrics = self._learn(rollout, buffer, stats)
-            check_finite(self._networks)
+            check_finite(self._networks, self._optimizers, self._scalars)
         except BaseException:
             # Ctrl-C included: a half-made update must never reach a checkpoint.
             self.load_state_dict(before)
@@ -176,7 +180,7 @@ class OnPolicyAlgorithm:
         return metrics
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return copies of weights, Adam states, scalars and the generator's state by name."""
+        """Return copies of weights, Adam states, scalars and the generator's state by name, on the CPU."""
         return read_state(self._networks, self._optimizers, self._scalars, self._generator)
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
@@ -185,6 +189,38 @@ class OnPolicyAlgorithm:
 
     def _learn(self, rollout: TransitionBatch, buffer: ReplayBuffer, stats: EpochStats) -> dict[str, float]:
         raise NotImplementedError
+
+    def _noise(self, *shape: int) -> Tensor:
+        """Return normal noise on the learner's device, drawn on the CPU so that every device sees the same."""
+        return torch.randn(*shape, generator=self._generator).to(self.device)
+
+    def _rng(self) -> np.random.Generator:
+        """Return a numpy generator seeded from the private one, so that one state resumes both."""
+        return np.random.default_rng(int(torch.randint(2**62, (), generator=self._generator)))
+
+
+class OnPolicyAlgorithm(Learner):
+    """Actor, reward value network and a natural-gradient step on a given advantage; subclasses implement _learn."""
+
+    def __init__(self, config: OnPolicyConfig, obs_dim: int, act_dim: int, seed: int) -> None:
+        """Build the networks from ``seed``; global random state is neither read nor changed."""
+        super().__init__(obs_dim, act_dim, seed)
+        self._base = config
+        self.actor = GaussianActor(
+            obs_dim,
+            act_dim,
+            config.hidden,
+            self._generator,
+            init_log_std=config.init_log_std,
+            state_dependent_std=config.state_dependent_std,
+        )
+        self.value = ValueNet(obs_dim, config.hidden, self._generator)
+        self._own("actor", self.actor)
+        self._own("value", self.value, config.value_learning_rate)
+
+    def policy(self) -> GaussianPolicy:
+        """Return a numpy snapshot of the current policy."""
+        return self.actor.export()
 
     def _policy_rows(self, rollout: TransitionBatch) -> tuple[PolicyRows, Tensor]:
         """Return the rows of the policy step and the targets (B,) of V_R.
@@ -223,13 +259,6 @@ class OnPolicyAlgorithm:
         with torch.no_grad():
             mean, log_std = self.actor(obs)
             return torch.as_tensor((mean + log_std.exp() * noise).clamp(-1.0, 1.0))
-
-    def _noise(self, *shape: int) -> Tensor:
-        return torch.randn(*shape, generator=self._generator)
-
-    def _rng(self) -> np.random.Generator:
-        """Return a numpy generator seeded from the private one, so that one state resumes both."""
-        return np.random.default_rng(int(torch.randint(2**62, (), generator=self._generator)))
 
     def _policy_step(self, rows: PolicyRows, advantage: Tensor) -> dict[str, float]:
         """Take one step on E[pi / pi_old A] with mean KL(pi_old || pi) <= delta; ``advantage`` (B,).

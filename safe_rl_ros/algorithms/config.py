@@ -9,6 +9,8 @@ from pydantic import Field, field_validator
 from safe_rl_ros.config import StrictModel
 
 Hidden = tuple[int, ...]
+Device = Literal["cpu", "cuda", "auto"]
+"""Where networks and batches of a learner live; auto is cuda where there is one."""
 
 
 class OnPolicyConfig(StrictModel):

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
+from safe_rl_ros.algorithms.config import Device
+from safe_rl_ros.types import ConfigError
+
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+
+
+def find_device(name: Device) -> torch.device:
+    """Return the device that ``name`` means here. Raises ConfigError if it is "cuda" and there is none."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device is cuda, but torch finds none here: expected cpu or auto")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def adam(network: nn.Module, learning_rate: float) -> torch.optim.Adam:
@@ -18,19 +29,31 @@ def adam(network: nn.Module, learning_rate: float) -> torch.optim.Adam:
     optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate, fused=True)
     for parameter in network.parameters():
         optimizer.state[parameter] = {
-            "step": torch.zeros((), dtype=torch.float32),
+            "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
             "exp_avg": torch.zeros_like(parameter),
             "exp_avg_sq": torch.zeros_like(parameter),
         }
     return optimizer
 
 
-def check_finite(networks: Mapping[str, nn.Module]) -> None:
-    """Raise FloatingPointError naming the first parameter that holds NaN or infinity."""
-    for name, network in networks.items():
-        for key, parameter in network.named_parameters():
-            if not bool(torch.isfinite(parameter).all()):
-                raise FloatingPointError(f"learning made {name}.{key} non-finite; the update was undone")
+def check_finite(
+    networks: Mapping[str, nn.Module],
+    optimizers: Mapping[str, torch.optim.Adam],
+    scalars: Mapping[str, float],
+) -> None:
+    """Raise FloatingPointError naming the first weight, Adam moment or number that is NaN or infinite.
+
+    A moment too: squares overflow long before weights do, and a network whose second moment is infinite never moves
+    again, without a word.
+    """
+    wrong = [name for name, tensor in _live_tensors(networks, optimizers).items() if not _is_finite(tensor)]
+    wrong += [f"scalar.{name}" for name, value in scalars.items() if not math.isfinite(value)]
+    if wrong:
+        raise FloatingPointError(f"learning made {wrong[0]} non-finite; the update was undone")
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    return bool(torch.isfinite(tensor).all())
 
 
 def _live_tensors(networks: Mapping[str, nn.Module], optimizers: Mapping[str, torch.optim.Adam]) -> dict[str, Tensor]:
@@ -51,8 +74,8 @@ def read_state(
     scalars: Mapping[str, float],
     generator: torch.Generator,
 ) -> dict[str, Tensor]:
-    """Return copies of everything, by name; scalars as float64 so that they come back bit for bit."""
-    state = {name: tensor.clone() for name, tensor in _live_tensors(networks, optimizers).items()}
+    """Return copies of everything on the CPU, by name; scalars as float64 so that they come back bit for bit."""
+    state = {name: tensor.to("cpu", copy=True) for name, tensor in _live_tensors(networks, optimizers).items()}
     state |= {f"scalar.{name}": torch.tensor(value, dtype=torch.float64) for name, value in scalars.items()}
     state["generator"] = generator.get_state().clone()
     return state

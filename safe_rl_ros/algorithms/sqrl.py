@@ -1,0 +1,119 @@
+"""SQRL: learning to be safe, Srinivasan et al., arXiv:2010.14603, in the paper's order.
+
+Legend: Q_safe(s, a) discounted probability of a violation from here on under the masked policy; eps the limit on it;
+nu the multiplier. The masked policy is pi restricted to {a: Q_safe(s, a) <= eps}.
+1. Pre-training: Q_safe is fitted on data of an earlier task, if there is any (:meth:`SQRL.pretrain`).
+2. Learning the target task: the filter masks the policy in rollouts by rejection (its veto is ``threshold`` = eps), and
+   the actor's loss adds nu (Q_safe(s, pi) - eps).
+
+Deviations: those of :mod:`safe_rl_ros.algorithms.off_policy`. The masked policy's next action in Q_safe's target is
+drawn by rejection from ``mask_samples`` samples. The paper keeps Q_safe fixed in step 2; here it goes on learning
+unless ``freeze_safety_critic`` says otherwise, because without earlier data it would have learned nothing. The reward
+critics' target takes the unmasked policy, whose entropy is the one that is known.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from safe_rl_ros.algorithms.off_policy import (
+    Metrics,
+    Minibatch,
+    OffPolicyLearner,
+    PositiveNumber,
+    descend,
+    distribution,
+    mean_metrics,
+)
+from safe_rl_ros.algorithms.off_policy_config import RiskConfig
+from safe_rl_ros.algorithms.risk_fitting import risk_step, worst_risk
+from safe_rl_ros.data.replay_buffer import ReplayBuffer
+from safe_rl_ros.functional.masked_policy import masked_risk, mean_excess_loss
+from safe_rl_ros.inference import SafetyCritic
+from safe_rl_ros.networks import SafetyCriticEnsemble
+
+
+class SQRLConfig(RiskConfig):
+    """SQRL; values marked (*) are common ones that could not be checked against the paper's appendix."""
+
+    name: Literal["sqrl"] = Field("sqrl", description="Algorithm: safety Q-functions for reinforcement learning.")
+    mask_samples: int = Field(
+        4, ge=1, description="Policy samples from which the masked policy's next action is taken; 1: not masked (*)."
+    )
+    freeze_safety_critic: bool = Field(
+        False, description="True if Q_safe learns in pre-training only, as in the paper's target task."
+    )
+
+
+class SQRL(OffPolicyLearner):
+    """max E[sum gamma^t (r + alpha entropy)] s.t. E[Q_safe(s, pi)] <= eps, explored by the masked policy."""
+
+    def __init__(self, config: SQRLConfig, obs_dim: int, act_dim: int, seed: int) -> None:
+        """Build the networks from ``seed``."""
+        super().__init__(config, obs_dim, act_dim, seed, noises=2 + config.mask_samples)
+        self.config = config
+        self.safety_critic = SafetyCriticEnsemble(
+            obs_dim,
+            act_dim,
+            config.hidden,
+            self._generator,
+            members=config.safety_members,
+            initial_probability=config.initial_probability,
+            activation=config.activation,
+        )
+        self.multiplier = PositiveNumber(config.init_multiplier, softplus=True)
+        self._own("safety_critic", self.safety_critic, config.safety_learning_rate)
+        self._own("multiplier", self.multiplier, config.multiplier_learning_rate)
+        self.safety_critic_target = self._own_target("safety_critic", self.safety_critic)
+
+    def critic(self) -> SafetyCritic:
+        """Return a numpy snapshot of Q_safe."""
+        return self.safety_critic.export("max")
+
+    @property
+    def threshold(self) -> float:
+        """Return eps."""
+        return self.config.fixed_threshold
+
+    def pretrain(self, buffer: ReplayBuffer) -> dict[str, float]:
+        """Fit Q_safe on logged data."""
+        history = []
+        for batch in self._minibatches(buffer, self.config.pretrain_steps):
+            history.append(self._fit(batch))
+            torch._foreach_lerp_(self._slow, self._fast, self.config.target_tau)
+        return mean_metrics(history)
+
+    def _safety_step(self, batch: Minibatch, next_joint: Tensor) -> Metrics:
+        return {} if self.config.freeze_safety_critic else self._fit(batch)
+
+    def _fit(self, batch: Minibatch) -> Metrics:
+        """Fit Q_safe on c + (1 - c) gamma E_{a' ~ masked pi} Q_safe'(s', a')."""
+        config = self.config
+        count, rows = config.mask_samples, len(batch.next_obs)
+        with torch.no_grad():
+            mean, log_std = distribution(self.actor, batch.next_obs)
+            actions = (mean + log_std.exp() * batch.noise[2:]).clamp(-1.0, 1.0)
+            joint = torch.cat((batch.next_obs.expand(count, -1, -1), actions), dim=2).flatten(0, 1)
+            samples = worst_risk(self.safety_critic_target, joint).view(count, rows)
+            next_risk = masked_risk(samples, config.fixed_threshold)
+        return risk_step(
+            self.safety_critic,
+            self._optimizers["safety_critic"],
+            batch,
+            next_risk,
+            gamma=config.safety_gamma,
+            bellman_loss=config.bellman_loss,
+        )
+
+    def _constrain(self, batch: Minibatch, joint: Tensor) -> tuple[Tensor, Metrics]:
+        """Return nu mean Q_safe(s, pi); nu grows while that mean exceeds eps."""
+        risk = worst_risk(self.safety_critic, joint)
+        multiplier = self.multiplier()
+        loss = mean_excess_loss(multiplier, risk, self.config.fixed_threshold)
+        descend(self._optimizers["multiplier"], loss)
+        metrics = {"safety_risk_policy": risk.detach().mean(), "multiplier": multiplier.detach()}
+        return multiplier.detach() * risk.mean(), metrics
