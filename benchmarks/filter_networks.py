@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from safe_rl_ros.bundle.onnx_networks import OnnxCritic, OnnxPolicy
-from safe_rl_ros.inference import GaussianPolicy, SafetyCritic
+from safe_rl_ros.inference import GaussianPolicy, SafetyCritic, activation_of
 from safe_rl_ros.networks import SafetyCriticEnsemble
 from safe_rl_ros.types import Float32Array, FloatArray, Selection
 
@@ -41,8 +41,14 @@ class TorchCritic:
         sizes = [critic.obs_dim + critic.act_dim, *meta["hidden"], 1]
         generator = torch.Generator().manual_seed(SEED)
         self.ensemble = SafetyCriticEnsemble(
-            critic.obs_dim, critic.act_dim, meta["hidden"], generator, members=critic.members
+            critic.obs_dim,
+            critic.act_dim,
+            meta["hidden"],
+            generator,
+            members=critic.members,
+            activation=activation_of(meta),
         )
+        hidden = {"tanh": torch.nn.Tanh, "relu": torch.nn.ReLU}[activation_of(meta)]
         self.modules = []
         with torch.no_grad():
             for i in range(len(sizes) - 1):
@@ -54,7 +60,7 @@ class TorchCritic:
                     linear = torch.nn.Linear(fan_in, fan_out)
                     linear.weight.copy_(arrays[f"weight_{i}"][e].T)
                     linear.bias.copy_(arrays[f"bias_{i}"][e])
-                    steps += [linear, torch.nn.Tanh() if i < len(sizes) - 2 else torch.nn.Sigmoid()]
+                    steps += [linear, hidden() if i < len(sizes) - 2 else torch.nn.Sigmoid()]
                 self.modules.append(torch.nn.Sequential(*steps))
 
     def risk(self, obs: Float32Array, actions: Float32Array) -> FloatArray:

@@ -63,7 +63,7 @@ def _meta(meta: Mapping[str, Any], kind: str, keys: set[str]) -> dict[str, Any]:
     if wrong:
         raise ValueError(f"meta of {kind}: missing or unknown key(s) {sorted(wrong)}")
     activation = meta.get("activation", "tanh")
-    if activation not in ACTIVATIONS:
+    if not isinstance(activation, str) or activation not in ACTIVATIONS:
         raise ValueError(f"meta activation is {activation!r}, expected one of {tuple(ACTIVATIONS)}")
     hidden = meta["hidden"]
     if not isinstance(hidden, list | tuple) or not hidden:
@@ -73,7 +73,14 @@ def _meta(meta: Mapping[str, Any], kind: str, keys: set[str]) -> dict[str, Any]:
     for name, value in sizes.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ValueError(f"meta {name} is {value!r}, expected a positive integer")
-    return dict(meta)
+    # Never written for tanh: the same network has one description, so one hash.
+    return {key: value for key, value in meta.items() if (key, value) != ("activation", "tanh")}
+
+
+def activation_of(meta: Mapping[str, Any]) -> Activation:
+    """Return the activation of the hidden layers that the description of a network says; tanh if it says none."""
+    found: Activation = meta.get("activation", "tanh")
+    return found
 
 
 def _unknown(arrays: Mapping[str, npt.ArrayLike], known: set[str]) -> None:
@@ -153,7 +160,7 @@ class GaussianPolicy:
         self.obs_dim: int = self._meta["obs_dim"]
         self.normaliser = _fitting(normaliser, self.obs_dim)
         self.act_dim: int = self._meta["act_dim"]
-        self._activate = ACTIVATIONS[self._meta.get("activation", "tanh")]
+        self._activate = ACTIVATIONS[activation_of(self._meta)]
         self.state_dependent_std: bool = self._meta["state_dependent_std"]
         if not isinstance(self.state_dependent_std, bool):
             raise ValueError(f"meta state_dependent_std is {self.state_dependent_std!r}, expected true or false")
@@ -231,7 +238,7 @@ class SafetyCritic:
         self.normaliser = _fitting(normaliser, self.obs_dim)
         self.act_dim: int = self._meta["act_dim"]
         self.members: int = self._meta["members"]
-        self._activate = ACTIVATIONS[self._meta.get("activation", "tanh")]
+        self._activate = ACTIVATIONS[activation_of(self._meta)]
         self.aggregate: Aggregate = self._meta["aggregate"]
         self.std_factor = float(self._meta["std_factor"])
         if self.aggregate not in get_args(Aggregate):
@@ -268,6 +275,29 @@ class SafetyCritic:
         """Return the risk (K,) of ``actions`` (K, C) at one ``obs`` (O,); NaN stays NaN."""
         return self._aggregate(self._logits(*self._inputs(obs, actions)).astype(np.float64))
 
+    def risk_rows(self, obs: npt.ArrayLike, actions: npt.ArrayLike) -> FloatArray:
+        """Return the risk (B,) of one action each, ``actions`` (B, C), at ``obs`` (B, O); NaN stays NaN."""
+        chosen = np.asarray(actions, dtype=np.float32)
+        if chosen.ndim != 2 or chosen.shape[1] != self.act_dim:
+            raise ValueError(f"actions has shape {chosen.shape}, expected (B, {self.act_dim})")
+        return np.asarray(self.risk_candidates(obs, chosen[:, None])[:, 0])
+
+    def risk_candidates(self, obs: npt.ArrayLike, actions: npt.ArrayLike) -> FloatArray:
+        """Return the risk (B, K) of ``actions`` (B, K, C) at ``obs`` (B, O); NaN stays NaN."""
+        states = np.asarray(obs, dtype=np.float32)
+        candidates = np.asarray(actions, dtype=np.float32)
+        if states.ndim != 2 or states.shape[1] != self.obs_dim:
+            raise ValueError(f"obs has shape {states.shape}, expected (B, {self.obs_dim})")
+        if candidates.ndim != 3 or candidates.shape[0] != len(states) or candidates.shape[2] != self.act_dim:
+            raise ValueError(f"actions has shape {candidates.shape}, expected ({len(states)}, K, {self.act_dim})")
+        if self.normaliser is not None:
+            states = self.normaliser(states)
+        rows, count, _ = candidates.shape
+        # The observation's part of the first layer is the same for every candidate of a row.
+        seen = np.repeat(states @ self._first_obs + self._first_bias, count, axis=-2)
+        hidden = candidates.reshape(rows * count, self.act_dim) @ self._first_action + seen
+        return self._aggregate(self._hidden_to_logits(hidden).astype(np.float64)).reshape(rows, count)
+
     def select(
         self, obs: npt.ArrayLike, actions: npt.ArrayLike, threshold: float, order: npt.NDArray[np.intp] | None = None
     ) -> Selection:
@@ -288,6 +318,10 @@ class SafetyCritic:
         """Return (K,), or (E, K) of an ensemble."""
         # The observation's part of the first layer is the same for every candidate.
         hidden = candidates @ self._first_action + (state[None, :] @ self._first_obs + self._first_bias)
+        return self._hidden_to_logits(hidden)
+
+    def _hidden_to_logits(self, hidden: Float32Array) -> Float32Array:
+        """Return (N,), or (E, N), from the first layer (N, H), or (E, N, H), before its activation."""
         for weight, bias in self._rest:
             hidden = self._activate(hidden) @ weight + bias
         return np.asarray(hidden[..., 0])

@@ -102,6 +102,93 @@ def test_many_candidates_equal_one_by_one():
     np.testing.assert_allclose(together, [critic.risk([0.2], a[None])[0] for a in actions], atol=1e-7)
 
 
+def test_relu_by_hand():
+    policy = GaussianPolicy(POLICY_ARRAYS, POLICY_META | {"activation": "relu"})
+    for obs in ([0.1, -0.2], [-1.0, 0.0]):
+        hidden = max(0.0, obs[0] + 2.0 * obs[1] + 0.5)
+        assert policy.distribution(obs)[0][0] == pytest.approx(math.tanh(3.0 * hidden - 1.0), abs=1e-6)
+    critic = SafetyCritic(CRITIC_ARRAYS, CRITIC_META | {"activation": "relu"})
+    for obs, action in ((0.3, -0.4), (1.0, 1.0)):
+        one = sigmoid(2.0 * max(0.0, obs + 2.0 * action) + 0.1)
+        two = sigmoid(-max(0.0, action + 0.5))
+        assert critic.risk([obs], [[action]])[0] == pytest.approx((one + two) / 2.0, abs=1e-6)
+    assert np.isnan(policy.distribution([np.nan, 0.0])[0]).all()
+    assert np.isnan(critic.risk([np.nan], [[0.0]])).all()
+
+
+def test_tanh_is_not_written_into_a_description():
+    assert GaussianPolicy(POLICY_ARRAYS, POLICY_META | {"activation": "tanh"}).meta() == POLICY_META
+    assert SafetyCritic(CRITIC_ARRAYS, CRITIC_META | {"activation": "tanh"}).meta() == CRITIC_META
+    assert GaussianPolicy(POLICY_ARRAYS, POLICY_META | {"activation": "relu"}).meta()["activation"] == "relu"
+
+
+@pytest.mark.parametrize("wrong", ["gelu", "ReLU", "", None, 1, ["relu"]])
+def test_unknown_activation_is_named(wrong):
+    with pytest.raises(ValueError, match=r"meta activation is .*, expected one of \('tanh', 'relu'\)"):
+        GaussianPolicy(POLICY_ARRAYS, POLICY_META | {"activation": wrong})
+    with pytest.raises(ValueError, match=r"meta activation is .*, expected one of \('tanh', 'relu'\)"):
+        SafetyCritic(CRITIC_ARRAYS, CRITIC_META | {"activation": wrong})
+
+
+def wide_critic(members, activation, normaliser=None):
+    """Return a critic of 4 observations and 2 actions whose risks range widely."""
+    rng = np.random.default_rng(7)
+    arrays = {}
+    for i, (fan_in, fan_out) in enumerate([(6, 32), (32, 32), (32, 1)]):
+        arrays[f"weight_{i}"] = rng.normal(0, 2.0 * fan_in**-0.5, (members, fan_in, fan_out))
+        arrays[f"bias_{i}"] = rng.normal(size=(members, fan_out))
+    meta = CRITIC_META | {"obs_dim": 4, "act_dim": 2, "hidden": [32, 32], "members": members, "activation": activation}
+    return SafetyCritic(arrays, meta | {"aggregate": "mean_plus_std"}, normaliser)
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+@pytest.mark.parametrize("members", [1, 3])
+@pytest.mark.parametrize("normaliser", [None, Normaliser([1.0, 0.0, -1.0, 2.0], [2.0, 1.0, 0.5, 3.0], 1.5)])
+def test_many_observations_equal_one_by_one(members, activation, normaliser):
+    critic = wide_critic(members, activation, normaliser)
+    rng = np.random.default_rng(3)
+    obs = rng.normal(size=(7, 4)).astype(np.float32)
+    actions = rng.uniform(-1, 1, (7, 5, 2)).astype(np.float32)
+    expected = np.stack([critic.risk(o, a) for o, a in zip(obs, actions, strict=True)])
+    assert np.ptp(expected) > 0.1
+    risks = critic.risk_candidates(obs, actions)
+    assert risks.dtype == np.float64
+    np.testing.assert_allclose(risks, expected, atol=2e-6)
+    np.testing.assert_allclose(critic.risk_rows(obs, actions[:, 2]), expected[:, 2], atol=2e-6)
+    obs[3, 1], actions[5, 2, 0] = np.nan, np.nan
+    unknown = np.zeros((7, 5), bool)
+    unknown[3], unknown[5, 2] = True, True
+    assert (np.isnan(critic.risk_candidates(obs, actions)) == unknown).all()
+    assert (np.isnan(critic.risk_rows(obs, actions[:, 2])) == unknown[:, 2]).all()
+
+
+@pytest.mark.parametrize("members", [1, 3])
+def test_no_rows_and_no_candidates_give_no_risks(members):
+    critic = wide_critic(members, "relu")
+    assert critic.risk_candidates(np.zeros((0, 4)), np.zeros((0, 5, 2))).shape == (0, 5)
+    assert critic.risk_candidates(np.zeros((3, 4)), np.zeros((3, 0, 2))).shape == (3, 0)
+    assert critic.risk_rows(np.zeros((0, 4)), np.zeros((0, 2))).shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("obs", "actions", "message"),
+    [
+        ((4,), (1, 2), r"obs has shape \(4,\), expected \(B, 4\)"),
+        ((3, 5), (3, 2), r"obs has shape \(3, 5\), expected \(B, 4\)"),
+        ((3, 4), (2, 2), r"actions has shape \(2, 1, 2\), expected \(3, K, 2\)"),
+        ((3, 4), (3, 3), r"actions has shape \(3, 3\), expected \(B, 2\)"),
+        ((3, 4), (2,), r"actions has shape \(2,\), expected \(B, 2\)"),
+        ((3, 4), (3, 5, 3), r"actions has shape \(3, 5, 3\), expected \(3, K, 2\)"),
+        ((3, 4), (1, 5, 2), r"actions has shape \(1, 5, 2\), expected \(3, K, 2\)"),
+    ],
+)
+def test_bad_shapes_of_many_observations_are_named(obs, actions, message):
+    critic = wide_critic(1, "tanh")
+    judge = critic.risk_candidates if len(actions) == 3 else critic.risk_rows
+    with pytest.raises(ValueError, match=message):
+        judge(np.zeros(obs), np.zeros(actions))
+
+
 def test_nan_stays_nan_and_large_logits_do_not_warn():
     arrays = {k: v[:1] * 1e3 for k, v in CRITIC_ARRAYS.items()}
     critic = SafetyCritic(arrays, CRITIC_META | {"members": 1})

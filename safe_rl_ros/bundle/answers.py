@@ -1,4 +1,8 @@
-"""Test vectors: inputs and the answers that a bundle's networks gave when it was written, checked at every load."""
+"""Test vectors: inputs and the answers that a bundle's networks gave when it was written, checked at every load.
+
+What is no number is asked for too: whoever runs the networks must answer NaN with NaN, because the filter vetoes NaN.
+A ReLU that is a plain maximum would answer an unknown observation with a risk that looks like any other.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +45,7 @@ def check_answers(manifest: Manifest, policy: GaussianPolicy, critic: SafetyCrit
     """Ask the networks for the test vectors; the critic for all actions at once and one by one.
 
     Raises:
-        BundleError: an answer differs from the stored one.
+        BundleError: an answer differs from the stored one, or NaN is answered with a number.
     """
     vectors = manifest.test_vectors
     try:
@@ -59,6 +63,24 @@ def check_answers(manifest: Manifest, policy: GaussianPolicy, critic: SafetyCrit
     for name, given, rows in answers:
         if not _close(given, rows):
             raise BundleError(f"bundle {directory}: the networks' {name} on the test vectors is not the stored one")
+    _check_nan(policy, critic, obs, directory)
+
+
+def _check_nan(
+    policy: GaussianPolicy, critic: SafetyCritic | None, obs: npt.NDArray[np.float32], directory: Path
+) -> None:
+    """Raise BundleError unless the networks answer NaN with NaN: in the observation, and in one action of two."""
+    unknown = obs[0].copy()
+    unknown[-1] = np.nan
+    good = [bool(np.isnan(policy.distribution(unknown)[0]).all())]
+    if critic is not None:
+        actions = np.zeros((2, policy.act_dim), dtype=np.float32)
+        good += [bool(np.isnan(critic.risk(unknown, some)).all()) for some in (actions, actions[:1])]
+        actions[1, -1] = np.nan
+        good.append(np.isnan(critic.risk(obs[0], actions)).tolist() == [False, True])
+        good.append(bool(np.isnan(critic.risk(obs[0], actions[1:])).all()))
+    if not all(good):
+        raise BundleError(f"bundle {directory}: the networks answer NaN with numbers here, expected NaN")
 
 
 def _close(given: npt.NDArray[Any], rows: Rows) -> bool:

@@ -15,7 +15,10 @@ from safe_rl_ros.bundle.certificate import SHA256, Certificate
 from safe_rl_ros.config import StrictModel
 from safe_rl_ros.types import BundleError
 
-FORMAT_VERSION = 2
+TANH_FORMAT, FORMAT_VERSION = 2, 3
+"""A manifest of tanh networks alone is version 2, as ever: its readers need not be new. ReLU is what version 3 adds,
+so that a package which does not know it says so, instead of running another network than the one that learned."""
+EXPECTED = f"{TANH_FORMAT} or {FORMAT_VERSION}"
 MANIFEST = "manifest.json"
 
 WEIGHTS = "weights.safetensors"
@@ -55,7 +58,7 @@ class Manifest(StrictModel):
     created: str = Field(description="When, ISO 8601, UTC.")
     kind: Kind = Field(description="safetensors: arrays, run by numpy; onnx: graphs, run by ONNX Runtime.")
     algorithm: str = Field(description="Name of the algorithm that learned it.")
-    robot_spec_hash: str = Field(description="Hash of the robot spec it belongs to.")
+    robot_spec_hash: str = Field(description="Hash of the robot spec, or of the simulated task, it is for.")
     obs_names: list[str] = Field(min_length=1, description="Observation layout: name of each element.")
     obs_dim: int = Field(ge=1, description="Length O of an observation.")
     act_dim: int = Field(ge=1, description="Number of action axes C.")
@@ -72,6 +75,9 @@ class Manifest(StrictModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Manifest:
+        needed = format_version(self.policy, self.critic)
+        if self.format_version != needed:
+            raise ValueError(f"format_version is {self.format_version}, these networks are written in {needed}")
         wanted = file_names(self.kind, self.critic is not None)
         if set(self.files) != set(wanted):
             raise ValueError(f"files are {sorted(self.files)}, kind {self.kind} has {sorted(wanted)}")
@@ -91,6 +97,12 @@ def file_names(kind: Kind, has_critic: bool) -> tuple[str, ...]:
     if kind == "safetensors":
         return (WEIGHTS,)
     return (POLICY_ONNX, CRITIC_ONNX) if has_critic else (POLICY_ONNX,)
+
+
+def format_version(policy: Mapping[str, Any], critic: Mapping[str, Any] | None) -> int:
+    """Return the version that networks of these descriptions are written in: the oldest that can say what they are."""
+    plain = all("activation" not in meta for meta in (policy, critic or {}))
+    return TANH_FORMAT if plain else FORMAT_VERSION
 
 
 def sha256(data: bytes) -> str:
@@ -117,7 +129,7 @@ def parse_manifest(raw: bytes, directory: Path) -> Manifest:
         raise BundleError(f"bundle {directory}: {MANIFEST} is not JSON: {error}") from error
     version = content.get("format_version") if isinstance(content, dict) else None
     if not isinstance(version, int) or isinstance(version, bool):
-        raise BundleError(f"bundle {directory}: format_version is {version!r}, expected {FORMAT_VERSION}")
+        raise BundleError(f"bundle {directory}: format_version is {version!r}, expected {EXPECTED}")
     if version > FORMAT_VERSION:
         raise BundleError(
             f"bundle {directory}: format_version {version} is newer than {FORMAT_VERSION}; update safe_rl_ros"
@@ -125,10 +137,10 @@ def parse_manifest(raw: bytes, directory: Path) -> Manifest:
     if version == 1:
         raise BundleError(
             f"bundle {directory}: format_version is 1, from before normalisers and certificates, "
-            f"expected {FORMAT_VERSION}; write it again from its run"
+            f"expected {EXPECTED}; write it again from its run"
         )
-    if version != FORMAT_VERSION:
-        raise BundleError(f"bundle {directory}: format_version is {version}, expected {FORMAT_VERSION}")
+    if version < TANH_FORMAT:
+        raise BundleError(f"bundle {directory}: format_version is {version}, expected {EXPECTED}")
     if content.get("content_sha256") != found:
         raise BundleError(f"bundle {directory}: {MANIFEST} is damaged, its content_sha256 does not match")
     try:

@@ -16,15 +16,26 @@ import numpy as np
 import numpy.typing as npt
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
-from safe_rl_ros.inference import LOG_STD_MAX, LOG_STD_MIN, GaussianPolicy, Normaliser, SafetyCritic
+from safe_rl_ros.inference import (
+    LOG_STD_MAX,
+    LOG_STD_MIN,
+    Activation,
+    GaussianPolicy,
+    Normaliser,
+    SafetyCritic,
+    activation_of,
+)
 
 OPSET = 17
 IR_VERSION = 8
 OPERATORS = frozenset(
     {"Add", "Clip", "Div", "Exp", "Expand", "Gemm", "MatMul", "Min", "Mul", "ReduceMax", "ReduceMean"}
-    | {"Shape", "Sigmoid", "Split", "Sqrt", "Sub", "Tanh"}
+    | {"Relu", "Shape", "Sigmoid", "Split", "Sqrt", "Sub", "Tanh"}
 )
 """Every operator that the graphs of files use."""
+
+HIDDEN: dict[Activation, str] = {"tanh": "Tanh", "relu": "Relu"}
+"""Operator after a hidden layer, by the activation that a network's description says."""
 
 Shape = Sequence[int | str]
 
@@ -67,13 +78,13 @@ def _values(shapes: dict[str, Shape]) -> list[ValueInfoProto]:
 
 
 def policy_model(policy: GaussianPolicy) -> ModelProto:
-    """Return the policy's graph: tanh mean and clamped std."""
+    """Return the policy's graph: hidden layers, then tanh mean and clamped std."""
     graph, arrays, count = _Graph(), policy.arrays(), len(policy.meta()["hidden"]) + 1
-    x = _normalise(graph, policy.normaliser)
+    x, activate = _normalise(graph, policy.normaliser), HIDDEN[activation_of(policy.meta())]
     for i in range(count):
         weight, bias = (graph.constant(f"{kind}_{i}", arrays[f"{kind}_{i}"]) for kind in ("weight", "bias"))
         x = graph.node("Gemm", [x, weight, bias], f"layer_{i}")
-        x = graph.node("Tanh", [x], f"hidden_{i}") if i < count - 1 else x
+        x = graph.node(activate, [x], f"hidden_{i}") if i < count - 1 else x
     if policy.state_dependent_std:
         graph.node("Split", [x], ["raw_mean", "log_std_head"], axis=1)
         graph.node("Tanh", ["raw_mean"], "mean")
@@ -90,7 +101,7 @@ def policy_model(policy: GaussianPolicy) -> ModelProto:
 def critic_model(critic: SafetyCritic) -> ModelProto:
     """Return the critic's graph: all members at once in batched products, then the aggregate."""
     graph, arrays, count = _Graph(), critic.arrays(), len(critic.meta()["hidden"]) + 1
-    obs = _normalise(graph, critic.normaliser)
+    obs, activate = _normalise(graph, critic.normaliser), HIDDEN[activation_of(critic.meta())]
     for part, rows in (("obs", slice(None, critic.obs_dim)), ("action", slice(critic.obs_dim, None))):
         graph.constant(f"weight_0_{part}", arrays["weight_0"][:, rows])
     for i in range(count):
@@ -98,7 +109,7 @@ def critic_model(critic: SafetyCritic) -> ModelProto:
     graph.node("Add", [graph.node("MatMul", [obs, "weight_0_obs"], "obs_part"), "bias_0"], "obs_layer")
     x = graph.node("Add", [graph.node("MatMul", ["actions", "weight_0_action"], "action_part"), "obs_layer"], "layer_0")
     for i in range(1, count):
-        x = graph.node("Tanh", [x], f"hidden_{i - 1}")
+        x = graph.node(activate, [x], f"hidden_{i - 1}")
         product = graph.node("MatMul", [x, graph.constant(f"weight_{i}", arrays[f"weight_{i}"])], f"product_{i}")
         x = graph.node("Add", [product, f"bias_{i}"], f"layer_{i}")
     _aggregate(graph, critic, graph.node("Sigmoid", [x], "probability"))
@@ -147,7 +158,7 @@ def logits_model(critic: SafetyCritic, members: range) -> ModelProto:
     computed once for all candidates. The output is ``logits`` (K, len(members)).
     """
     graph, arrays, count = _Graph(), critic.arrays(), len(critic.meta()["hidden"]) + 1
-    outputs = []
+    outputs, activate = [], HIDDEN[activation_of(critic.meta())]
     for e in members:
         first = arrays["weight_0"][e]
         weights = [
@@ -159,7 +170,7 @@ def logits_model(critic: SafetyCritic, members: range) -> ModelProto:
         x = graph.node("Gemm", ["obs", weights[0], biases[0]], f"obs_layer_{e}")
         x = graph.node("Gemm", ["actions", weights[1], x], f"layer_0_{e}")
         for i in range(1, count):
-            x = graph.node("Tanh", [x], f"hidden_{i - 1}_{e}")
+            x = graph.node(activate, [x], f"hidden_{i - 1}_{e}")
             x = graph.node("Gemm", [x, weights[i + 1], biases[i]], f"layer_{i}_{e}")
         outputs.append(x)
     graph.node("Concat", outputs, "logits", axis=1)

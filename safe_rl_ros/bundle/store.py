@@ -17,13 +17,13 @@ from safe_rl_ros.bundle.answers import check_answers, make_test_vectors
 from safe_rl_ros.bundle.certificate import Certificate
 from safe_rl_ros.bundle.forms import pack_networks, unpack_networks
 from safe_rl_ros.bundle.manifest import (
-    FORMAT_VERSION,
     MANIFEST,
     Kind,
     Manifest,
     ThresholdMode,
     check_fits,
     content_hash,
+    format_version,
     parse_manifest,
     sha256,
 )
@@ -126,7 +126,7 @@ def _manifest_bytes(
 ) -> bytes:
     normaliser = policy.normaliser
     content = {
-        "format_version": FORMAT_VERSION,
+        "format_version": format_version(policy.meta(), None if critic is None else critic.meta()),
         "package_version": __version__,
         "created": notes.created or datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "kind": kind,

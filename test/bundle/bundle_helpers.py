@@ -32,12 +32,17 @@ def layers(rng: np.random.Generator, sizes: Sequence[int], lead: tuple[int, ...]
 
 
 def make_policy(
-    seed: int = 0, *, hidden: Sequence[int] = (HIDDEN,), std_head: bool = False, normaliser: Normaliser | None = None
+    seed: int = 0,
+    *,
+    hidden: Sequence[int] = (HIDDEN,),
+    std_head: bool = False,
+    normaliser: Normaliser | None = None,
+    **meta: Any,
 ) -> GaussianPolicy:
     rng = np.random.default_rng(seed)
     arrays = layers(rng, [OBS, *hidden, 2 * ACT if std_head else ACT])
     arrays |= {} if std_head else {"log_std": rng.normal(size=ACT) - 1}
-    meta = {"kind": "gaussian_policy", "obs_dim": OBS, "act_dim": ACT, "hidden": list(hidden)}
+    meta |= {"kind": "gaussian_policy", "obs_dim": OBS, "act_dim": ACT, "hidden": list(hidden)}
     return GaussianPolicy.from_arrays(arrays, meta | {"state_dependent_std": std_head}, normaliser)
 
 
@@ -50,9 +55,10 @@ def make_critic(
     aggregate: str = "max",
     std_factor: float = 1.0,
     normaliser: Normaliser | None = None,
+    **meta: Any,
 ) -> SafetyCritic:
     arrays = layers(np.random.default_rng(seed), [obs_dim + ACT, *hidden, 1], (members,))
-    meta = {"kind": "safety_critic", "obs_dim": obs_dim, "act_dim": ACT, "hidden": list(hidden), "members": members}
+    meta |= {"kind": "safety_critic", "obs_dim": obs_dim, "act_dim": ACT, "hidden": list(hidden), "members": members}
     return SafetyCritic.from_arrays(arrays, meta | {"aggregate": aggregate, "std_factor": std_factor}, normaliser)
 
 
