@@ -2,6 +2,22 @@
 
 import gymnasium
 
+from safe_rl_ros.envs.gymnasium_compat import register
+
 __version__ = "0.1.0"
 
 gymnasium.register(id="SafeRlRos/HazardNav-v0", entry_point="safe_rl_ros.envs.robot_env:make_robot_env")
+
+# The simulated tasks: alone with gymnasium.make, N at once with gymnasium.make_vec.
+for _id, _task in (
+    ("PointGoal", "point_goal"),
+    ("CarGoal", "car_goal"),
+    ("HalfCheetah", "half_cheetah"),
+    ("JackalNav", "jackal_nav"),
+):
+    register(
+        f"SafeRlRos/{_id}-v0",
+        "safe_rl_ros.envs.vector.single:make_single",
+        "safe_rl_ros.envs.vector.single:make_vector",
+        {"task": _task},
+    )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 
-from safe_rl_ros.cli import calibrate, export, learning, replay
+from safe_rl_ros.cli import calibrate, export, learning, replay, report, sweep
 from safe_rl_ros.cli.app import app, console
 from safe_rl_ros.types import SafeRlRosError
 
-COMMANDS = (learning, calibrate, replay, export)
+COMMANDS = (learning, sweep, report, calibrate, replay, export)
 """Modules whose import adds commands to the application."""
 
 

@@ -27,12 +27,17 @@ console = Console(width=None if sys.stdout.isatty() else 120)
 class BackendName(str, enum.Enum):
     """Where a session runs."""
 
+    auto = "auto"
     mujoco = "mujoco"
     ros = "ros"
 
 
 Backend = Annotated[
-    BackendName, typer.Option(help="mujoco: in this process, fast. ros: twin and filter as ROS 2 nodes.")
+    BackendName,
+    typer.Option(
+        help="mujoco: in this process, fast. ros: twin and filter as ROS 2 nodes. auto: ros to train on a robot's"
+        " task, else mujoco."
+    ),
 ]
 Runs = Annotated[Path, typer.Option(help="Directory that holds the runs.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="key.sub=value changes to the configuration.")]
@@ -60,6 +65,19 @@ def main_options(
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
 
 
+def choose_backend(config: Any, backend: BackendName, robot: BackendName = BackendName.ros) -> BackendName:
+    """Return where a session runs: as asked, or for ``auto`` where ``robot`` says if its task is a robot's.
+
+    Raises:
+        ConfigError: a simulated task cannot run over ROS.
+    """
+    if backend is BackendName.ros and config.simulated:
+        raise ConfigError(f"task {config.task.name!r} is simulated and has no robot: it cannot run with --backend ros")
+    if backend is not BackendName.auto:
+        return backend
+    return BackendName.mujoco if config.simulated else robot
+
+
 def session_factory(backend: BackendName) -> Any:
     """Return what opens a session; the ROS part of the package is only imported when asked for."""
     if backend is BackendName.ros:
@@ -68,9 +86,9 @@ def session_factory(backend: BackendName) -> Any:
         except ImportError as error:
             raise ConfigError(f"{error}\nwithout ROS 2 use --backend mujoco") from error
         return RosSession
-    from safe_rl_ros.training.session import InProcessSession
+    from safe_rl_ros.training.run import open_session
 
-    return InProcessSession
+    return open_session
 
 
 def progress_bar() -> Progress:
@@ -86,18 +104,19 @@ def progress_bar() -> Progress:
     )
 
 
-def summary_table(stages: dict[str, dict[str, Any]]) -> Table:
-    """Return stages x figures as a table; intervals are 95 %."""
+def summary_table(stages: dict[str, dict[str, Any]], *, costs: bool = False) -> Table:
+    """Return stages x figures as a table; intervals are 95 %. ``costs`` shows those of a simulated task."""
     table = Table(title="Figures (intervals are 95 %)")
-    columns = ("stage", "episodes", "return", "failures / episode", "vetoed", "filter us p50 / p99", "steps/s")
+    filtering = ("vetoed", "filter us p50 / p99") if not costs else ("cost", "CVaR", "violations", "score", "vetoed")
+    columns = ("stage", "episodes", "return", "failures / episode", *filtering, "steps/s")
     for column in columns:
         table.add_column(column, justify="left" if column == "stage" else "right", no_wrap=True)
     for name, figures in stages.items():
-        table.add_row(name, *_cells(figures))
+        table.add_row(name, *_cells(figures, costs))
     return table
 
 
-def _cells(figures: dict[str, Any]) -> list[str]:
+def _cells(figures: dict[str, Any], costs: bool) -> list[str]:
     def number(value: Any, form: str) -> str:
         return "-" if value is None else format(value, form)
 
@@ -105,11 +124,21 @@ def _cells(figures: dict[str, Any]) -> list[str]:
     interval = figures.get("failures_ci95")
     rate = number(figures.get("failures_per_episode"), ".3f")
     latency = figures.get("filter_latency_us")
+    vetoed = number(figures.get("veto_rate"), ".1%")
+    if costs:
+        filtering = [
+            number(figures.get("cost_mean", tail.get("cost_mean")), ".1f"),
+            number(figures.get("cost_cvar"), ".1f"),
+            number(figures.get("violations_mean", figures.get("violations")), ".0f"),
+            number(figures.get("score", tail.get("score")), ".3f"),
+            vetoed,
+        ]
+    else:
+        filtering = [vetoed, f"{latency['p50']:.0f} / {latency['p99']:.0f}" if latency else "-"]
     return [
         number(figures.get("episodes"), "d"),
         number(figures.get("return_mean", tail.get("return_mean")), ".2f"),
         f"{rate} [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else rate,
-        number(figures.get("veto_rate"), ".1%"),
-        f"{latency['p50']:.0f} / {latency['p99']:.0f}" if latency else "-",
+        *filtering,
         number(figures.get("steps_per_s", tail.get("steps_per_s")), ".0f"),
     ]

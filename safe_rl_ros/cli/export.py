@@ -85,7 +85,7 @@ def contents_table(before: Bundle, after: Bundle) -> Table:
     names = ", ".join([*manifest.obs_names[:4], "..."] if manifest.obs_dim > 5 else manifest.obs_names)
     rows = {
         "algorithm": manifest.algorithm,
-        "robot spec": manifest.robot_spec_hash,
+        "robot or task": manifest.robot_spec_hash,
         "observation": f"{manifest.obs_dim} elements: {names}",
         "normaliser": "none" if normaliser is None else f"mean and std, clip {normaliser.clip}",
         "policy": _network(manifest.policy, after.obs_dim),
@@ -100,7 +100,9 @@ def contents_table(before: Bundle, after: Bundle) -> Table:
 
 
 def _network(meta: dict[str, Any], inputs: int) -> str:
-    return " -> ".join(str(size) for size in (inputs, *meta["hidden"])) + " (tanh)"
+    from safe_rl_ros.inference import activation_of
+
+    return " -> ".join(str(size) for size in (inputs, *meta["hidden"])) + f" ({activation_of(meta)})"
 
 
 def _critic(meta: dict[str, Any]) -> str:

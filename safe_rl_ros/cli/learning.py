@@ -1,4 +1,4 @@
-"""Commands about training runs: train, evaluate, report, demo."""
+"""Commands about training runs: train, evaluate, demo."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from safe_rl_ros.cli.app import (
     Overrides,
     Runs,
     app,
+    choose_backend,
     console,
     progress_bar,
     session_factory,
@@ -21,12 +22,13 @@ from safe_rl_ros.cli.app import (
 from safe_rl_ros.types import ConfigError
 
 
-def format_row(row: dict[str, float]) -> str:
-    """Return a metrics row as a few words for the progress bar."""
-    return (
-        f"episodes {row['episodes_total']:.0f}  return {row['return_mean']:.2f}  goals {row['goals_mean']:.1f}  "
-        f"failures {row['failures_total']:.0f}  veto {row['veto_rate']:.1%}  {row['steps_per_s']:.0f} steps/s"
-    )
+def format_row(row: dict[str, float], *, costs: bool = False) -> str:
+    """Return a metrics row as a few words for the progress bar; ``costs`` for a simulated task."""
+    head = f"episodes {row['episodes_total']:.0f}  return {row['return_mean']:.2f}  "
+    tail = f"veto {row['veto_rate']:.1%}  {row['steps_per_s']:.0f} steps/s"
+    if costs:
+        return head + f"cost {row['cost_mean']:.1f}  violations {row['violations_total']:.0f}  " + tail
+    return head + f"goals {row['goals_mean']:.1f}  failures {row['failures_total']:.0f}  " + tail
 
 
 def run_training(config: Any, directory: Path, backend: BackendName, max_epochs: int | None = None) -> dict[str, Any]:
@@ -37,29 +39,56 @@ def run_training(config: Any, directory: Path, backend: BackendName, max_epochs:
         task = bar.add_task(f"{config.name} ({backend.value})", total=config.training.epochs, figures="starting")
 
         def on_epoch(progress: Any) -> None:
-            bar.update(task, completed=progress.epoch, figures=format_row(progress.row))
+            figures = format_row(progress.row, costs=config.simulated)
+            bar.update(task, completed=progress.epoch, figures=figures)
 
         return train(config, directory, session_factory(backend), flag=flag, on_epoch=on_epoch, max_epochs=max_epochs)
 
 
+def make_config(config: str | None, overrides: list[str], task: str | None, algorithm: str | None) -> Any:
+    """Return the session of a YAML file, or of a task and an algorithm.
+
+    Raises:
+        ConfigError: neither is given, or both, or half of the second; a name or value is wrong.
+    """
+    from safe_rl_ros.training.session_config import TASK_NAMES, compose_session, load_session_config
+
+    if config is not None and "=" in config:  # without a file the first change stands in its place
+        overrides, config = [config, *overrides], None
+    if config is not None and (task is not None or algorithm is not None):
+        raise ConfigError(f"both the session {config!r} and --task or --algorithm are given: expected one of the two")
+    if config is not None:
+        return load_session_config(config, overrides)
+    if task is not None and algorithm is not None:
+        return compose_session(task, algorithm, overrides)
+    from safe_rl_ros.algorithms import ALGORITHMS
+
+    names = f"tasks: {', '.join(TASK_NAMES)}; algorithms: {', '.join(sorted(ALGORITHMS))}"
+    if task is None and algorithm is None:
+        raise ConfigError(f"nothing to train: give a session's YAML, or --task and --algorithm ({names})")
+    raise ConfigError(f"{'--algorithm' if algorithm is None else '--task'} is missing ({names})")
+
+
 @app.command()
 def train(
-    config: Annotated[str, typer.Argument(help="Session YAML: a file, or a name in config/train.")],
+    config: Annotated[str | None, typer.Argument(help="Session YAML: a file, or a name in config/train.")] = None,
     overrides: Overrides = None,
-    backend: Backend = BackendName.ros,
+    task: Annotated[str | None, typer.Option(help="Instead of a session: the task, by name.")] = None,
+    algorithm: Annotated[str | None, typer.Option(help="With --task: the algorithm, by name.")] = None,
+    backend: Backend = BackendName.auto,
     runs: Runs = Path("runs"),
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's newest checkpoint.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete an existing run of this name first.")] = False,
 ) -> None:
-    """Train a policy and a safety critic; results go to RUNS/<name>/."""
+    """Train an algorithm on a task; results go to RUNS/<name>/."""
     from safe_rl_ros.training.run import prepare_directory
-    from safe_rl_ros.training.session_config import load_session_config
 
-    session = load_session_config(config, overrides or [])
+    session = make_config(config, overrides or [], task, algorithm)
+    chosen = choose_backend(session, backend)
     directory = prepare_directory(session, runs, resume=resume, overwrite=overwrite)
-    summary = run_training(session, directory, backend)
+    summary = run_training(session, directory, chosen)
     training = {**summary.get("training", {}), "filter_latency_us": summary.get("filter_latency_us")}
-    console.print(summary_table({"training": training}))
+    console.print(summary_table({"training": training}, costs=session.simulated))
     console.print(f"results: {directory}")
     if not summary["finished"]:
         console.print("stopped before the end; go on with --resume")
@@ -74,31 +103,21 @@ def evaluate(
     seed: Annotated[int, typer.Option(min=0, help="Seed of layouts and actions.")] = 0,
     no_veto: Annotated[bool, typer.Option("--no-veto", help="Guards only, without the critic's veto.")] = False,
 ) -> None:
-    """Evaluate a trained run: return, failures per episode with interval, veto rate, filter latency."""
+    """Evaluate a trained run: return, cost, violations, failures per episode with intervals, veto rate, latency."""
     from safe_rl_ros.training.run import write_json
-    from safe_rl_ros.training.stored_run import evaluate_run
+    from safe_rl_ros.training.stored_run import evaluate_run, load_run
 
-    name = f"evaluation_{backend.value}_{'no_veto' if no_veto else 'filtered'}"
+    config = load_run(run)
+    chosen = choose_backend(config, backend, robot=BackendName.mujoco)
+    name = f"evaluation_{chosen.value}_{'no_veto' if no_veto else 'filtered'}"
     with progress_bar() as bar:
         task = bar.add_task(name, total=episodes, figures="")
         result = evaluate_run(
-            run, session_factory(backend), episodes, seed, veto=not no_veto, on_episode=lambda _: bar.advance(task)
+            run, session_factory(chosen), episodes, seed, veto=not no_veto, on_episode=lambda _: bar.advance(task)
         )
     figures = result.summary()
     write_json(run / f"{name}.json", figures)
-    console.print(summary_table({name: figures}))
-
-
-@app.command()
-def report(run: Annotated[Path, typer.Argument(help="A run directory with metrics.csv.")]) -> None:
-    """Draw a run's plots again from its metrics."""
-    from safe_rl_ros.training.metrics import read_csv
-    from safe_rl_ros.training.report import plot_training
-
-    if not (run / "metrics.csv").is_file():
-        raise ConfigError(f"{run / 'metrics.csv'} does not exist: is {run} a run directory?")
-    for path in plot_training(read_csv(run / "metrics.csv"), run / "plots"):
-        console.print(str(path))
+    console.print(summary_table({"evaluation" if config.simulated else name: figures}, costs=config.simulated))
 
 
 @app.command()

@@ -7,17 +7,14 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-import gymnasium
 
 from safe_rl_ros.algorithms.base import Algorithm
-from safe_rl_ros.bundle import load_bundle
+from safe_rl_ros.bundle import Bundle, load_bundle
 from safe_rl_ros.envs.robot_env import make_robot_env
 from safe_rl_ros.ros.filter_parameters import parameters_of
 from safe_rl_ros.ros.robot_backend import RosBackend
 from safe_rl_ros.ros.supervisor import Supervisor, ros_arguments, ros_variables
-from safe_rl_ros.training.session import write_bundle
+from safe_rl_ros.training.session import RobotSession, write_bundle
 from safe_rl_ros.training.session_config import SessionConfig
 from safe_rl_ros.types import ConfigError
 
@@ -38,7 +35,7 @@ def _domain_id(config: SessionConfig) -> int | None:
     return int(text)
 
 
-class ExternalSession:
+class ExternalSession(RobotSession):
     """A session on nodes that somebody else (a launch file) has started."""
 
     def __init__(
@@ -63,11 +60,12 @@ class ExternalSession:
 
         Raises:
             BackendError: filter or robot did not appear in time; the message lists what is missing.
+            ConfigError: the task is simulated and has no robot.
         """
         self.config, self.directory = config, directory
-        self._spec = config.robot_spec
+        spec = config.robot_spec
         self._backend = RosBackend(
-            self._spec,
+            spec,
             timing=config.ros.timing,
             domain_id=domain_id,
             namespace=namespace,
@@ -78,11 +76,10 @@ class ExternalSession:
         )
         try:
             self._backend.wait_ready(check)
-            self._env = make_robot_env(self._spec, config.task, backend=self._backend)
+            super().__init__(make_robot_env(spec, config.robot_task, backend=self._backend), spec)
         except BaseException:
             self._backend.close()
             raise
-        self.env: gymnasium.Env[Any, Any] = self._env
 
     def deploy(self, algorithm: Algorithm, epoch: int) -> None:
         """Write the networks as a bundle, announce it, and wait until the filter uses it.
@@ -95,16 +92,18 @@ class ExternalSession:
             return
         bundles = self.directory / "bundles"
         path = bundles / f"epoch_{epoch:05d}"
-        digest = write_bundle(path, algorithm, self.config, self.env)
+        digest = write_bundle(path, algorithm, self.config, self)
         self._backend.announce_bundle(path, digest, self.config.ros.startup_timeout_s)
         for old in sorted(bundles.glob("epoch_*"))[:-KEPT_BUNDLES]:
             shutil.rmtree(old)
 
-    def deploy_bundle(self, path: Path) -> None:
+    def deploy_bundle(self, path: Path) -> Bundle:
         """Announce a bundle on disk and wait until the filter uses it."""
-        bundle = load_bundle(path, spec_hash=self._spec.hash, obs_names=self._env.observer.names)
+        bundle = load_bundle(path, spec_hash=self.spec_hash, obs_names=self.obs_names)
         if bundle.critic is not None:
             self._backend.announce_bundle(path, bundle.hash, self.config.ros.startup_timeout_s)
+        self._policy = bundle.policy
+        return bundle
 
     def close(self) -> None:
         """Stop the robot and disconnect. Idempotent."""
@@ -119,7 +118,10 @@ class RosSession(ExternalSession):
 
         Raises:
             BackendError: a process died or did not appear in time; nothing is left running.
+            ConfigError: the task is simulated and has no robot.
         """
+        if config.simulated:
+            raise ConfigError(f"task {config.task.name!r} is simulated and has no robot: it cannot run over ROS")
         self._supervisor = Supervisor(_domain_id(config), directory / "log")
         # The learner's own participant must look for the others where they are.
         os.environ.update(ros_variables(self._supervisor.domain_id))

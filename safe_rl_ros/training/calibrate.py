@@ -153,7 +153,13 @@ def calibrate_run(
         CalibrationError: the episodes do not support the miss rate.
         BundleError: the bundle is wrong.
     """
-    config = request.apply(load_run(run))
+    stored = load_run(run)
+    if stored.simulated:
+        raise ConfigError(
+            f"run {run}: task {stored.task.name!r} is simulated and has no robot: a threshold is calibrated for a "
+            f"robot's filter, expected a run of {TASK!r}"
+        )
+    config = request.apply(stored)
     twin = Twin(config)
     try:
         bundle = load_bundle(run / "bundle", spec_hash=twin.spec.hash, obs_names=twin.obs_names)

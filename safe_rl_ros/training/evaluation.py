@@ -10,10 +10,12 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from safe_rl_ros.functional.risk import empirical_cvar
 from safe_rl_ros.inference import GaussianPolicy
+from safe_rl_ros.training.metrics import CVAR_ALPHA
 from safe_rl_ros.training.rollout import ROLLOUT_STREAM, EpisodeTally, episode_seed, stream
-from safe_rl_ros.training.statistics import clopper_pearson, mean_interval
-from safe_rl_ros.types import EpisodeStats, Float32Array
+from safe_rl_ros.training.statistics import bootstrap_interval, clopper_pearson, mean_interval
+from safe_rl_ros.types import EpisodeStats, Float32Array, FloatArray
 
 EVALUATION_EPOCH = 2**31
 
@@ -27,8 +29,13 @@ class Evaluation:
     steps_per_s: float
 
     def summary(self) -> dict[str, Any]:
-        """Return JSON-able figures; intervals are 95 %, failures per episode after Clopper and Pearson."""
-        failures = sum(e.failure for e in self.episodes)
+        """Return JSON-able figures.
+
+        Intervals are 95 %: Student's t for means, Clopper and Pearson's for failures per episode (episodes with a
+        violation, whether or not it ended them), percentile bootstrap for CVaR and score. ``score`` is return_mean /
+        (violations per episode + 1), ``cost_cvar`` the mean of the worst eighth of the episodes' costs.
+        """
+        failures = sum(e.failure or e.violations > 0 for e in self.episodes)
         low, high = clopper_pearson(failures, len(self.episodes))
         mean, mean_low, mean_high = mean_interval([e.episode_return for e in self.episodes])
         steps = sum(e.length for e in self.episodes)
@@ -43,11 +50,36 @@ class Evaluation:
             "veto_rate": sum(e.vetoes for e in self.episodes) / max(steps, 1),
             "steps": steps,
             "steps_per_s": self.steps_per_s,
+            **self._cost_figures(),
         }
         if self.latencies_s:
             p50, p99 = np.percentile(np.asarray(self.latencies_s) * 1e6, [50, 99])
             figures["filter_latency_us"] = {"p50": float(p50), "p99": float(p99)}
         return figures
+
+    def _cost_figures(self) -> dict[str, Any]:
+        cost, cost_low, cost_high = mean_interval([e.cost for e in self.episodes])
+        violations, violations_low, violations_high = mean_interval([float(e.violations) for e in self.episodes])
+        rows = np.array([(e.episode_return, e.cost, e.violations) for e in self.episodes], dtype=np.float64)
+        return {
+            "cost_mean": cost,
+            "cost_ci95": [cost_low, cost_high],
+            "cost_cvar": _cvar(rows),
+            "cost_cvar_ci95": list(bootstrap_interval(rows, _cvar)),
+            "violations_mean": violations,
+            "violations_ci95": [violations_low, violations_high],
+            "cv_rate": 1000.0 * rows[:, 2].sum() / max(sum(e.length for e in self.episodes), 1),
+            "score": _score(rows),
+            "score_ci95": list(bootstrap_interval(rows, _score)),
+        }
+
+
+def _cvar(rows: FloatArray) -> float:
+    return empirical_cvar(rows[:, 1], CVAR_ALPHA)
+
+
+def _score(rows: FloatArray) -> float:
+    return float(rows[:, 0].mean() / (rows[:, 2].mean() + 1.0))
 
 
 def sample_action(policy: GaussianPolicy, obs: Float32Array, rng: np.random.Generator | None) -> Float32Array:

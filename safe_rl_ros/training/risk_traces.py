@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from safe_rl_ros.algorithms.critic_fitting import VIOLATION_COST
 from safe_rl_ros.bundle import Bundle
 from safe_rl_ros.data.dataset import load_transitions
 from safe_rl_ros.envs.robot_env import RobotEnv, make_robot_env
@@ -56,7 +57,7 @@ class Twin:
     def __init__(self, config: SessionConfig) -> None:
         """Build the environment of a session. Raises ConfigError if its robot or task is wrong."""
         self.spec = config.robot_spec
-        self._env: RobotEnv = make_robot_env(self.spec, config.task)
+        self._env: RobotEnv = make_robot_env(self.spec, config.robot_task)
         self._wrapper: SafetyFilterWrapper | None = None
 
     @property
@@ -159,8 +160,9 @@ def record_failing(
 def read_recording(path: str | Path, bundle: Bundle) -> Recording:
     """Return the episodes of a data set (see :mod:`safe_rl_ros.data.dataset`), judged by the bundle's critic.
 
-    An episode ends with ``terminated`` or ``truncated``, or at its first row with ``cost`` 1, which is the failure. The
-    risk is that of ``action_executed``, which is the shaped command.
+    An episode ends with ``terminated`` or ``truncated``, or at its first row whose ``cost`` is a violation, which is
+    the failure that the critic predicts: a graded cost below .5 is none. The risk is that of ``action_executed``, which
+    is the shaped command.
 
     Raises:
         ConfigError: the file is wrong, or a filter replaced commands in it: its failures are not those of a policy
@@ -177,7 +179,7 @@ def read_recording(path: str | Path, bundle: Bundle) -> Recording:
     ends = np.flatnonzero(batch.terminated | batch.truncated)
     traces, first = [], 0
     for end in ends:
-        failures = np.flatnonzero(batch.cost[first : end + 1] > 0.0)
+        failures = np.flatnonzero(batch.cost[first : end + 1] >= VIOLATION_COST)
         last = first + int(failures[0]) if failures.size else int(end)
         traces.append(RiskTrace(risks[first : last + 1], bool(failures.size)))
         first = int(end) + 1

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
 
 from safe_rl_ros.algorithms.base import EpochStats
 from safe_rl_ros.inference import GaussianPolicy
-from safe_rl_ros.types import EpisodeStats, FilterDecision, TransitionBatch
+from safe_rl_ros.types import EpisodeStats, FilterDecision, Reason, TransitionBatch
 
 ROLLOUT_STREAM = 1
 EPISODE_STREAM = 2
@@ -21,21 +21,43 @@ class StopRequestedError(Exception):
     """The user asked the session to stop (Ctrl-C); the step in progress was finished."""
 
 
+class EpisodeEnd(NamedTuple):
+    """Where an episode ended: after ``step`` environment steps of the epoch (all environments), in ``env``."""
+
+    step: int
+    env: int
+
+
 @dataclass
 class Rollout:
-    """One epoch: ``batch`` for the learner, ``episodes`` finished ones, ``cut`` whether the last was cut short."""
+    """One epoch.
+
+    ``batch``: the rows for the learner. ``episodes``: those that ended, ``ends`` where each did. ``cut``: the last one
+    was given up unfinished; False where unfinished episodes go on in the next epoch. ``vetoes`` counts steps whose
+    proposal was replaced, ``shadow_vetoes`` those where it would have been, ``violations`` those with a margin that is
+    not positive.
+    """
 
     batch: TransitionBatch
     episodes: list[EpisodeStats]
     cut: bool
     vetoes: int
     latencies_s: list[float] = field(default_factory=list)
+    ends: list[EpisodeEnd] = field(default_factory=list)
+    shadow_vetoes: int = 0
+    violations: int = 0
 
     @property
     def stats(self) -> EpochStats:
-        """Episodes and failures, as the algorithms count them: a cut episode counts as one without failure."""
-        failures = sum(episode.failure for episode in self.episodes)
-        return EpochStats(episodes=len(self.episodes) + int(self.cut), failures=failures)
+        """What the algorithms count.
+
+        A failure is an episode with a violation, whether or not that ended it; a cut episode counts as one without.
+        """
+        return EpochStats(
+            episodes=len(self.episodes) + int(self.cut),
+            failures=sum(episode.failure or episode.violations > 0 for episode in self.episodes),
+            episode_costs=tuple(episode.cost for episode in self.episodes),
+        )
 
 
 def stream(seed: int, epoch: int, purpose: int, index: int = 0) -> np.random.Generator:
@@ -56,6 +78,8 @@ class EpisodeTally:
     length: int = 0
     goals: int = 0
     vetoes: int = 0
+    cost: float = 0.0
+    violations: int = 0
 
     def add(self, reward: float, info: dict[str, Any]) -> None:
         """Add one step."""
@@ -63,10 +87,25 @@ class EpisodeTally:
         self.length += 1
         self.goals += int(info["goal_reached"])
         self.vetoes += int(info["intervened"])
+        self.cost += float(info["cost"])
+        self.violations += is_violation(info)
 
     def finish(self, failure: bool) -> EpisodeStats:
         """Return the summary of the episode that just ended."""
-        return EpisodeStats(self.episode_return, self.length, failure, self.goals, self.vetoes)
+        return EpisodeStats(
+            self.episode_return, self.length, failure, self.goals, self.vetoes, self.cost, self.violations
+        )
+
+
+def is_violation(info: dict[str, Any]) -> bool:
+    """Return True if a step's margin is not positive; NaN is a violation."""
+    return not float(info["margin"]) > 0.0
+
+
+def is_shadow_veto(info: dict[str, Any]) -> bool:
+    """Return True if only shadow mode let the step's proposal through."""
+    decision: FilterDecision | None = info.get("decision")
+    return decision is not None and decision.reason is Reason.SHADOW_VETO
 
 
 def collect(
@@ -85,7 +124,9 @@ def collect(
     rng = stream(seed, epoch, ROLLOUT_STREAM)
     rows = _Rows()
     episodes: list[EpisodeStats] = []
-    tally, vetoes = EpisodeTally(), 0
+    ends: list[EpisodeEnd] = []
+    tally = EpisodeTally()
+    vetoes = shadow_vetoes = violations = 0
     obs, _ = env.reset(seed=episode_seed(seed, epoch, 0))
     for t in range(steps):
         if on_step is not None:
@@ -100,13 +141,25 @@ def collect(
         )
         tally.add(float(reward), info)
         vetoes += int(info["intervened"])
+        shadow_vetoes += is_shadow_veto(info)
+        violations += is_violation(info)
         if ended:
             episodes.append(tally.finish(bool(info["failure"])))
+            ends.append(EpisodeEnd(t + 1, 0))
             tally = EpisodeTally()
         obs = next_obs
         if ended and not last:
             obs, _ = env.reset(seed=episode_seed(seed, epoch, len(episodes)))
-    return Rollout(rows.batch(), episodes, cut=not ended, vetoes=vetoes, latencies_s=rows.latencies)
+    return Rollout(
+        rows.batch(),
+        episodes,
+        cut=not ended,
+        vetoes=vetoes,
+        latencies_s=rows.latencies,
+        ends=ends,
+        shadow_vetoes=shadow_vetoes,
+        violations=violations,
+    )
 
 
 class _Rows:

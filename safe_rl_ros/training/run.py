@@ -22,7 +22,7 @@ from safe_rl_ros.config import load_config
 from safe_rl_ros.training.checkpoint import latest_checkpoint
 from safe_rl_ros.training.report import plot_training
 from safe_rl_ros.training.rollout import StopRequestedError
-from safe_rl_ros.training.session import InProcessSession, Session, write_bundle
+from safe_rl_ros.training.session import RECOVERY, Session, write_bundle, write_recovery
 from safe_rl_ros.training.session_config import SessionConfig, write_session_config
 from safe_rl_ros.training.statistics import clopper_pearson
 from safe_rl_ros.training.trainer import Progress, Trainer
@@ -30,6 +30,8 @@ from safe_rl_ros.types import ConfigError
 
 logger = logging.getLogger(__name__)
 SessionFactory = Callable[[SessionConfig, Path], Session]
+SHAPES = ("num_envs",)
+"""Keys of ``training`` that the episodes in progress of a simulated task depend on."""
 MAY_CHANGE = ("training", "ros")
 REPORTED = ("numpy", "torch", "gymnasium", "mujoco", "safe_rl_ros")
 
@@ -98,14 +100,7 @@ def prepare_directory(config: SessionConfig, runs: Path, *, resume: bool, overwr
             raise ConfigError(
                 f"run {directory} exists: resume it (--resume), replace it (--overwrite) or choose another name"
             )
-        old = load_config(SessionConfig, directory / "config.yaml").model_dump(exclude=set(MAY_CHANGE))
-        new = config.model_dump(exclude=set(MAY_CHANGE))
-        for side in (old, new):
-            side.pop("robot")
-        changed = sorted(key for key in new if old.get(key) != new[key])
-        if (directory / "robot.yaml").read_bytes() != Path(config.robot).read_bytes():
-            changed.append("robot")
-        if changed:
+        if changed := _changed(config, directory):
             raise ConfigError(
                 f"run {directory} was made with another {', '.join(changed)}: only {MAY_CHANGE} may change on resume"
             )
@@ -115,10 +110,34 @@ def prepare_directory(config: SessionConfig, runs: Path, *, resume: bool, overwr
     return directory
 
 
+def _changed(config: SessionConfig, directory: Path) -> list[str]:
+    """Return the keys, other than those that may change, in which a configuration differs from a run's own."""
+    run = load_config(SessionConfig, directory / "config.yaml")
+    old, new = (side.model_dump(exclude={*MAY_CHANGE, "robot"}) for side in (run, config))
+    changed = sorted(key for key in new if old.get(key) != new[key])
+    if config.robot is not None and (directory / "robot.yaml").read_bytes() != Path(config.robot).read_bytes():
+        changed.append("robot")
+    if config.simulated:
+        changed += [f"training.{key}" for key in SHAPES if getattr(run.training, key) != getattr(config.training, key)]
+    return changed
+
+
+def open_session(config: SessionConfig, directory: Path) -> Session:
+    """Open a session in this process: on simulated environments, or on the twin of the task's robot."""
+    # Here and not above: each loads a simulator, and a session over ROS needs neither.
+    if config.simulated:
+        from safe_rl_ros.training.vector_session import VectorSession
+
+        return VectorSession(config, directory)
+    from safe_rl_ros.training.session import InProcessSession
+
+    return InProcessSession(config, directory)
+
+
 def train(
     config: SessionConfig,
     directory: Path,
-    open_session: SessionFactory = InProcessSession,
+    open_session: SessionFactory = open_session,
     *,
     flag: StopFlag | None = None,
     on_epoch: Callable[[Progress], None] | None = None,
@@ -135,7 +154,8 @@ def train(
     try:
         trainer = Trainer(config, session, directory)
         finished = trainer.run(on_epoch, flag.check, max_epochs)
-        bundle = write_bundle(directory / "bundle", trainer.algorithm, config, session.env)
+        bundle = write_bundle(directory / "bundle", trainer.algorithm, config, session)
+        write_recovery(directory / RECOVERY, trainer.algorithm, config, session)
     finally:
         session.close()
     summary = summarise(trainer, finished, bundle, time.time() - started)
@@ -169,16 +189,20 @@ def summarise(trainer: Trainer, finished: bool, bundle: str, wall_s: float) -> d
         return summary
     failures, episodes = int(rows[-1]["failures_total"]), int(rows[-1]["episodes_total"])
     tail = rows[-max(1, len(rows) // 10) :]
-    returns = [row["return_mean"] for row in tail if not np.isnan(row["return_mean"])]
     summary["training"] = {
         "steps": int(rows[-1]["steps"]),
         "episodes": episodes,
         "failures": failures,
         "failures_per_episode": failures / max(episodes, 1),
         "failures_ci95": list(clopper_pearson(failures, episodes)) if episodes else None,
+        "violations": int(rows[-1].get("violations_total", failures)),
+        "cost_cvar": _finite(rows[-1].get("cost_cvar")),
         "veto_rate": float(np.mean([row["veto_rate"] for row in rows])),
         "last_tenth": {
-            "return_mean": float(np.mean(returns)) if returns else None,
+            "return_mean": _mean(tail, "return_mean"),
+            "cost_mean": _mean(tail, "cost_mean"),
+            "score": _mean(tail, "score"),
+            "cv_rate": _mean(tail, "cv_rate"),
             "failure_rate": float(np.mean([row["failure_rate"] for row in tail])),
             "veto_rate": float(np.mean([row["veto_rate"] for row in tail])),
             "steps_per_s": float(np.mean([row["steps_per_s"] for row in tail])),
@@ -188,6 +212,16 @@ def summarise(trainer: Trainer, finished: bool, bundle: str, wall_s: float) -> d
         p50, p99 = np.percentile(np.asarray(trainer.latencies_s) * 1e6, [50, 99])
         summary["filter_latency_us"] = {"p50": float(p50), "p99": float(p99)}
     return summary
+
+
+def _mean(rows: list[dict[str, float]], column: str) -> float | None:
+    """Return a column's mean over the rows that have a number there, None if none has."""
+    values = [row[column] for row in rows if not np.isnan(row.get(column, np.nan))]
+    return float(np.mean(values)) if values else None
+
+
+def _finite(value: float | None) -> float | None:
+    return None if value is None or np.isnan(value) else value
 
 
 def write_json(path: Path, data: dict[str, Any]) -> None:

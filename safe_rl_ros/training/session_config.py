@@ -1,60 +1,41 @@
-"""The one configuration of a training session: robot, task, algorithm, filter, budget."""
+"""The one configuration of a training session: task, robot, algorithm, filter, budget."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import reduce
+from operator import or_
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from safe_rl_ros.algorithms import AlgorithmConfig
 from safe_rl_ros.config import StrictModel, apply_overrides, build, dump_yaml, read_yaml
 from safe_rl_ros.envs.robot_spec import RobotSpec, load_robot_spec
 from safe_rl_ros.envs.tasks.hazard_nav import HazardNavConfig
+from safe_rl_ros.envs.vector import SIMULATED_TASKS
 from safe_rl_ros.resources import find_resource
 from safe_rl_ros.safety.action_filter import FilterConfig
+from safe_rl_ros.training.algorithm_settings import load_settings
+from safe_rl_ros.training.training_config import RosConfig, TrainingConfig
+from safe_rl_ros.types import ConfigError
 
+ROBOT_TASK = "hazard_nav"
+DEFAULT_ROBOT = "rover.yaml"
+TASK_NAMES: tuple[str, ...] = (ROBOT_TASK, *SIMULATED_TASKS)
 
-class TrainingConfig(StrictModel):
-    """How long to train and what to keep."""
+if TYPE_CHECKING:
 
-    total_steps: int = Field(200_000, gt=0, description="Environment steps of the whole session.")
-    steps_per_epoch: int = Field(2_000, gt=1, description="Environment steps between two policy updates.")
-    checkpoint_interval: int = Field(
-        5, gt=0, description="Epochs between two checkpoints; the last epoch is always kept."
-    )
-    buffer_capacity: int = Field(
-        200_000, gt=0, description="Rows of experience kept for the safety critic, oldest dropped."
-    )
-    seed_data: str | None = Field(
-        None,
-        description="Transitions (.npz, another run's say) for the critic, before the first epoch.",
-    )
-    seed_rounds: int = Field(10, ge=1, description="Rounds of critic updates on the seed data before the first epoch.")
-    stop_at_goals: float | None = Field(
-        None, gt=0, description="End early once this many goals per episode are reached, mean of the last 5 epochs."
-    )
+    class SimulatedTaskConfig(StrictModel):
+        """What every row of the table of simulated tasks has."""
 
-    @property
-    def epochs(self) -> int:
-        """Number of epochs; the last one may overshoot ``total_steps`` by less than an epoch."""
-        return -(-self.total_steps // self.steps_per_epoch)
-
-
-class RosConfig(StrictModel):
-    """How the session's processes talk when the backend is ``ros``."""
-
-    timing: Literal["lockstep", "realtime"] = Field(
-        "lockstep", description="lockstep: one period per command; realtime: wall clock."
-    )
-    step_timeout_s: float = Field(
-        2.0, gt=0, le=60, description="Longest wait for one step's answer before the robot is stopped."
-    )
-    startup_timeout_s: float = Field(30.0, gt=0, le=300, description="Longest wait for the other processes to appear.")
-    domain_id: int | None = Field(
-        None, ge=0, le=232, description="ROS_DOMAIN_ID of the session; unset: the environment's, else a free one."
-    )
+        name: str
+        max_episode_steps: int
+else:
+    # Built from the table, so that a task is added in one place.
+    SimulatedTaskConfig = reduce(or_, (task.config for task in SIMULATED_TASKS.values()))
+TaskConfig = Annotated[HazardNavConfig | SimulatedTaskConfig, Field(discriminator="name")]
 
 
 class SessionConfig(StrictModel):
@@ -62,8 +43,10 @@ class SessionConfig(StrictModel):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Name of the run's directory.")
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of layouts, exploration, networks and filter.")
-    robot: str = Field(description="Robot spec: a file, or a name in config/robots.")
-    task: HazardNavConfig = Field(description="The task: inline, or the name of a file in config/tasks.")
+    robot: str | None = Field(
+        None, description="Robot spec: a file, or a name in config/robots. Needed by hazard_nav, refused elsewhere."
+    )
+    task: TaskConfig = Field(description="The task: inline, or the name of a file in config/tasks.")
     algorithm: AlgorithmConfig
     filter: FilterConfig = Field(default_factory=FilterConfig, description="The safety filter of the session.")
     training: TrainingConfig = Field(default_factory=TrainingConfig, description="Budget and bookkeeping.")
@@ -72,12 +55,67 @@ class SessionConfig(StrictModel):
     @field_validator("task", mode="before")
     @classmethod
     def _task_from_file(cls, value: Any) -> Any:
-        return read_yaml(find_resource(value, "config/tasks")) if isinstance(value, str) else value
+        return _named(read_task(value)[0] if isinstance(value, str) else value)
+
+    @model_validator(mode="after")
+    def _fitting_parts(self) -> SessionConfig:
+        training = self.training
+        if not self.simulated:
+            if self.robot is None:
+                raise ValueError(f"robot is missing: task {self.task.name!r} needs a file, or a name in config/robots")
+        elif self.robot is not None:
+            raise ValueError(f"robot is {self.robot!r}, but task {self.task.name!r} is simulated and has no robot")
+        elif training.steps_per_epoch % training.num_envs:
+            raise ValueError(
+                f"training.steps_per_epoch is {training.steps_per_epoch}, expected a multiple of training.num_envs"
+                f" ({training.num_envs})"
+            )
+        return self
+
+    @property
+    def simulated(self) -> bool:
+        """True if the task is a vector environment of this process, and no robot's."""
+        return not isinstance(self.task, HazardNavConfig)
+
+    @property
+    def robot_task(self) -> HazardNavConfig:
+        """Return the task of a robot. Raises :class:`ConfigError` if it is simulated."""
+        if not isinstance(self.task, HazardNavConfig):
+            raise ConfigError(f"task {self.task.name!r} is simulated and has no robot, expected {ROBOT_TASK!r}")
+        return self.task
+
+    @property
+    def simulated_task(self) -> SimulatedTaskConfig:
+        """Return the task of a vector environment. Raises :class:`ConfigError` if it is a robot's."""
+        if isinstance(self.task, HazardNavConfig):
+            raise ConfigError(f"task {self.task.name!r} is a robot's, expected one of {TASK_NAMES[1:]}")
+        return self.task
 
     @property
     def robot_spec(self) -> RobotSpec:
-        """Load the robot spec. Raises :class:`ConfigError` if the file or its URDF is missing or wrong."""
+        """Load the robot spec.
+
+        Raises:
+            ConfigError: the file or its URDF is missing or wrong, or the task is simulated and has no robot.
+        """
+        if self.robot is None:
+            raise ConfigError(f"task {self.task.name!r} is simulated and has no robot, expected {ROBOT_TASK!r}")
         return load_robot_spec(self.robot)
+
+
+def _named(value: Any) -> Any:
+    """Return a task's values with its name; one without is hazard_nav, which had none once."""
+    return {"name": ROBOT_TASK, **value} if isinstance(value, Mapping) else value
+
+
+def read_task(name: str) -> tuple[dict[str, Any], Path]:
+    """Return the values of a task, a file or a name in ``config/tasks``, and its file.
+
+    Raises:
+        ConfigError: there is no such file, or it is no YAML mapping.
+    """
+    path = find_resource(name if Path(name).suffix else f"{name}.yaml", "config/tasks")
+    return dict(_named(read_yaml(path))), path
 
 
 def load_session_config(path: str | Path, overrides: Sequence[str] = ()) -> SessionConfig:
@@ -91,24 +129,67 @@ def load_session_config(path: str | Path, overrides: Sequence[str] = ()) -> Sess
     file = find_resource(path, "config/train")
     data = read_yaml(file)
     if isinstance(data.get("task"), str) and any(o.startswith("task.") for o in overrides):
-        data["task"] = read_yaml(find_resource(data["task"], "config/tasks"))
-    config = build(SessionConfig, apply_overrides(data, overrides), str(file))
+        data["task"] = read_task(data["task"])[0]
+    return resolve(build(SessionConfig, apply_overrides(data, overrides), str(file)))
+
+
+def compose_session(task: str, algorithm: str, overrides: Sequence[str] = ()) -> SessionConfig:
+    """Return the session that trains an algorithm on a task, with the settings of ``config/algorithms``.
+
+    Later ones win: the algorithm's, what it changes for the task, the overrides.
+
+    Args:
+        task: one of :data:`TASK_NAMES`, or a task's YAML file.
+        algorithm: a name in :data:`~safe_rl_ros.algorithms.ALGORITHMS`.
+        overrides: ``key.sub=value`` changes. Without ``name=`` the run is called after algorithm, task and seed.
+
+    Raises:
+        ConfigError: task or algorithm is unknown (the message lists the known ones), or a value is wrong.
+    """
+    settings = load_settings(algorithm)
+    if unknown := sorted(set(settings.tasks) - set(TASK_NAMES)):
+        raise ConfigError(f"settings of {algorithm}: tasks {unknown} are unknown, expected {', '.join(TASK_NAMES)}")
+    values, file = _read_known_task(task)
+    data: dict[str, Any] = {"seed": 0, "task": values, **settings.for_task(values["name"])}
+    if values["name"] == ROBOT_TASK:
+        data["robot"] = DEFAULT_ROBOT
+    data = apply_overrides(data, overrides)
+    data.setdefault("name", f"{algorithm}_{file.stem}_seed{data['seed']}")
+    return resolve(build(SessionConfig, data, f"{algorithm} on {task}"))
+
+
+def _read_known_task(task: str) -> tuple[dict[str, Any], Path]:
+    """Return a task's values and file. Raises ConfigError listing the known ones."""
+    expected = f"expected one of: {', '.join(TASK_NAMES)}, or a task's YAML file"
+    if not Path(task).suffix and task not in TASK_NAMES:
+        raise ConfigError(f"task {task!r} is unknown, {expected}")
+    values, file = read_task(task)
+    if values["name"] not in TASK_NAMES:
+        raise ConfigError(f"{file}: name = {values['name']!r} is unknown, {expected}")
+    return values, file
+
+
+def resolve(config: SessionConfig) -> SessionConfig:
+    """Return the configuration with its robot as an absolute path. Raises :class:`ConfigError` if that is wrong."""
+    if config.robot is None:
+        return config
     resolved = config.model_copy(update={"robot": str(find_resource(config.robot, "config/robots"))})
-    load_robot_spec(resolved.robot)
+    load_robot_spec(str(resolved.robot))
     return resolved
 
 
 def write_session_config(config: SessionConfig, directory: Path) -> Path:
-    """Write ``config.yaml`` (resolved, with the robot spec and task beside it) into a run directory; return its path.
+    """Write ``config.yaml`` (resolved, with robot spec and task beside it) into a run directory; return its path.
 
     The robot spec is copied to ``robot.yaml`` and the task to ``task.yaml`` so that the run's other
-    processes, and a later resume, read exactly what this session used.
+    processes, and a later resume, read exactly what this session used. A simulated task has no robot.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    robot = directory / "robot.yaml"
-    source = Path(config.robot)
-    if source != robot.resolve():
-        robot.write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
+    if config.robot is not None:
+        robot = directory / "robot.yaml"
+        source = Path(config.robot)
+        if source != robot.resolve():
+            robot.write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
     (directory / "task.yaml").write_text(dump_yaml(config.task), encoding="utf-8")
     path = directory / "config.yaml"
     path.write_text(dump_yaml(config), encoding="utf-8")

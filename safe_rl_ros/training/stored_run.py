@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from safe_rl_ros.bundle import load_bundle
 from safe_rl_ros.config import load_config
-from safe_rl_ros.training.evaluation import EVALUATION_EPOCH, Evaluation, evaluate, sample_action
+from safe_rl_ros.training.evaluation import EVALUATION_EPOCH, Evaluation, sample_action
 from safe_rl_ros.training.report import Trace
 from safe_rl_ros.training.rollout import ROLLOUT_STREAM, episode_seed, stream
 from safe_rl_ros.training.run import SessionFactory, StopFlag
+from safe_rl_ros.training.session import RobotSession
 from safe_rl_ros.training.session_config import SessionConfig
 from safe_rl_ros.types import ConfigError, EpisodeStats
 
@@ -21,11 +21,18 @@ def load_run(run: Path) -> SessionConfig:
     Raises:
         ConfigError: the directory is not a run, or holds no bundle.
     """
-    for name in ("config.yaml", "robot.yaml", "bundle"):
+    _require(run, "config.yaml", "bundle")
+    config = load_config(SessionConfig, run / "config.yaml")
+    if config.simulated:
+        return config
+    _require(run, "robot.yaml")
+    return config.model_copy(update={"robot": str((run / "robot.yaml").resolve())})
+
+
+def _require(run: Path, *names: str) -> None:
+    for name in names:
         if not (run / name).exists():
             raise ConfigError(f"{run / name} does not exist: is {run} the directory of a finished run?")
-    config = load_config(SessionConfig, run / "config.yaml")
-    return config.model_copy(update={"robot": str((run / "robot.yaml").resolve())})
 
 
 def without_veto(config: SessionConfig) -> SessionConfig:
@@ -47,11 +54,9 @@ def evaluate_run(
     config = load_run(run)
     session = open_session(config if veto else without_veto(config), run)
     try:
-        names = session.env.unwrapped.observer.names  # type: ignore[attr-defined]
-        bundle = load_bundle(run / "bundle", spec_hash=config.robot_spec.hash, obs_names=names)
         session.deploy_bundle(run / "bundle")
         on_step = flag.check if flag is not None else None
-        return evaluate(session.env, bundle.policy, episodes, seed=seed, on_step=on_step, on_episode=on_episode)
+        return session.evaluate(episodes, seed=seed, on_step=on_step, on_episode=on_episode)
     finally:
         session.close()
 
@@ -61,10 +66,10 @@ def trace_episode(run: Path, open_session: SessionFactory, seed: int, index: int
     config = load_run(run)
     session = open_session(config if veto else without_veto(config), run)
     try:
+        if not isinstance(session, RobotSession):
+            raise ConfigError(f"run {run} (task {config.task.name}) has no robot whose way could be traced")
         env = session.env
-        names = env.unwrapped.observer.names  # type: ignore[attr-defined]
-        bundle = load_bundle(run / "bundle", spec_hash=config.robot_spec.hash, obs_names=names)
-        session.deploy_bundle(run / "bundle")
+        bundle = session.deploy_bundle(run / "bundle")
         rng = stream(seed, EVALUATION_EPOCH, ROLLOUT_STREAM, index)
         obs, _ = env.reset(seed=episode_seed(seed, EVALUATION_EPOCH, index))
         layout = env.unwrapped.layout  # type: ignore[attr-defined]

@@ -15,12 +15,20 @@ from safe_rl_ros.algorithms import make_algorithm
 from safe_rl_ros.algorithms.base import Algorithm
 from safe_rl_ros.data.dataset import load_transitions, save_transitions
 from safe_rl_ros.data.replay_buffer import ReplayBuffer
-from safe_rl_ros.training.checkpoint import Checkpoint, latest_checkpoint, load_checkpoint, save_checkpoint
-from safe_rl_ros.training.metrics import epoch_metrics, write_csv
-from safe_rl_ros.training.rollout import Rollout, StopRequestedError, collect
+from safe_rl_ros.training.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    latest_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+)
+from safe_rl_ros.training.episodes import EpisodeLog
+from safe_rl_ros.training.metrics import CVAR_WINDOW, Durations, epoch_metrics, write_csv
+from safe_rl_ros.training.rollout import StopRequestedError
 from safe_rl_ros.training.session import Session
 from safe_rl_ros.training.session_config import SessionConfig
-from safe_rl_ros.types import BackendError, TransitionBatch
+from safe_rl_ros.training.tables import Pace
+from safe_rl_ros.types import BackendError, ConfigError, TransitionBatch
 
 logger = logging.getLogger(__name__)
 GOAL_WINDOW = 5
@@ -42,17 +50,23 @@ class Trainer:
         """Build the algorithm and resume from ``directory/checkpoints`` if there is one.
 
         Raises:
-            ConfigError: the seed data does not fit.
+            ConfigError: the seed data does not fit, or the filter enforces a critic that the algorithm has not.
             CheckpointError: the newest checkpoint is corrupt.
         """
         self.config, self.session, self.directory = config, session, directory
-        obs_dim = int(session.env.observation_space.shape[0])  # type: ignore[index]
-        act_dim = int(session.env.action_space.shape[0])  # type: ignore[index]
+        obs_dim, act_dim = session.obs_dim, session.act_dim
         self.algorithm: Algorithm = make_algorithm(config.algorithm, obs_dim, act_dim, config.seed)
+        if config.filter.critic == "enforce" and self.algorithm.critic() is None:
+            raise ConfigError(
+                f"filter.critic = 'enforce', but algorithm {config.algorithm.name!r} learns no safety critic:"
+                ' expected filter.critic="off"'
+            )
         self.buffer = ReplayBuffer(config.training.buffer_capacity, obs_dim, act_dim)
         self.metrics: list[dict[str, float]] = []
+        self.episodes = EpisodeLog()
         self.latencies_s: list[float] = []
         self.epoch = 0
+        self._pace = Pace()
         self._saved_epoch = -1
         if (path := latest_checkpoint(directory / "checkpoints")) is not None:
             self._restore(load_checkpoint(path))
@@ -70,6 +84,11 @@ class Trainer:
         )
         self.metrics, self.epoch = list(checkpoint.metrics), checkpoint.epoch
         self._saved_epoch = self.epoch
+        try:
+            self.episodes = EpisodeLog.from_arrays(checkpoint.episodes)
+            self.session.restore(checkpoint.session)
+        except ValueError as error:
+            raise CheckpointError(f"the newest checkpoint in {self.directory} does not fit: {error}") from error
 
     def run(
         self,
@@ -104,26 +123,36 @@ class Trainer:
         start = time.perf_counter()
         self.session.deploy(self.algorithm, self.epoch)
         threshold = self.algorithm.threshold
-        rollout: Rollout = collect(
-            self.session.env,
-            self.algorithm.policy(),
+        begun = time.perf_counter()
+        rollout = self.session.collect(
+            self.algorithm,
             self.config.training.steps_per_epoch,
             seed=self.config.seed,
             epoch=self.epoch,
             on_step=on_step,
         )
+        collected = time.perf_counter()
         self.buffer.add(rollout.batch)
         learned = self.algorithm.update(rollout.batch, self.buffer, rollout.stats)
+        end = time.perf_counter()
         previous = self.metrics[-1] if self.metrics else None
-        row = epoch_metrics(self.epoch, rollout, previous, threshold, time.perf_counter() - start)
+        self.episodes.add(self.epoch, int(previous["steps"]) if previous else 0, rollout)
+        durations = Durations(wall_s=end - start, rollout_s=collected - begun, learner_s=end - collected)
+        costs = self.episodes.latest("cost", CVAR_WINDOW)
+        row = epoch_metrics(self.epoch, rollout, previous, threshold, durations, costs)
         row.update({f"algorithm/{name}": float(value) for name, value in learned.items()})
         self.metrics.append(row)
         self.latencies_s += rollout.latencies_s
         self.epoch += 1
-        write_csv(self.directory / "metrics.csv", self.metrics)
+        self._pace.write(self._write_tables)
         if self.epoch % self.config.training.checkpoint_interval == 0:
             self.save()
         return row
+
+    def _write_tables(self) -> None:
+        """Write what the run's directory shows of all epochs so far."""
+        write_csv(self.directory / "metrics.csv", self.metrics)
+        self.episodes.write(self.directory / "episodes.csv")
 
     def _goal_reached(self) -> bool:
         bar = self.config.training.stop_at_goals
@@ -131,9 +160,18 @@ class Trainer:
         return bar is not None and len(recent) == GOAL_WINDOW and float(np.mean(recent)) >= bar
 
     def save(self) -> None:
-        """Write a checkpoint of the state between two epochs, unless this epoch's is there already."""
+        """Write tables and a checkpoint of the state between two epochs, unless this epoch's is there already."""
+        if self.metrics:
+            self._pace.write(self._write_tables, always=True)
         if self._saved_epoch == self.epoch:
             return
-        checkpoint = Checkpoint(self.epoch, self.algorithm.state_dict(), self.buffer.arrays(), self.metrics)
+        checkpoint = Checkpoint(
+            self.epoch,
+            self.algorithm.state_dict(),
+            self.buffer.arrays(),
+            self.metrics,
+            self.session.state(),
+            self.episodes.arrays(),
+        )
         save_checkpoint(self.directory / "checkpoints", checkpoint)
         self._saved_epoch = self.epoch

@@ -20,8 +20,8 @@ from safe_rl_ros.ros.session import RosSession  # noqa: E402
 from safe_rl_ros.training.checkpoint import latest_checkpoint, load_checkpoint  # noqa: E402
 from safe_rl_ros.training.metrics import read_csv  # noqa: E402
 from safe_rl_ros.training.run import prepare_directory, train  # noqa: E402
-from safe_rl_ros.training.session_config import load_session_config  # noqa: E402
-from safe_rl_ros.types import BackendError  # noqa: E402
+from safe_rl_ros.training.session_config import compose_session, load_session_config  # noqa: E402
+from safe_rl_ros.types import BackendError, ConfigError  # noqa: E402
 
 SMALL = [
     "training.steps_per_epoch=100",
@@ -45,6 +45,12 @@ def node_processes(directory: Path) -> list[int]:
             if str(directory).encode() in command and b"safe_rl_ros.ros." in command:
                 found.append(int(entry.name))
     return found
+
+
+def test_a_simulated_task_is_refused_before_a_process_is_started(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="'point_goal' is simulated and has no robot: it cannot run over ROS"):
+        RosSession(compose_session("point_goal", "trpo"), tmp_path)
+    assert not (tmp_path / "log").exists()
 
 
 def test_training_over_ros_equals_training_in_process(tmp_path: Path) -> None:

@@ -1,3 +1,5 @@
+import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,8 @@ def make(epoch: int) -> Checkpoint:
         },
         {"obs": np.full((2, 3), epoch, dtype=np.float32)},
         [{"epoch": 0.0, "return_mean": float("nan")}],
+        {"env/steps": np.array([3, epoch]), "obs": np.full((2, 1), 0.1, dtype=np.float32)},
+        {"return": np.array([0.5])},
     )
 
 
@@ -33,6 +37,27 @@ def test_round_trip_keeps_every_bit(tmp_path: Path) -> None:
     assert loaded.algorithm["rng"].dtype == torch.uint8
     np.testing.assert_array_equal(loaded.buffer["obs"], make(3).buffer["obs"])
     assert np.isnan(loaded.metrics[0]["return_mean"])
+    assert set(loaded.session) == {"env/steps", "obs"}
+    np.testing.assert_array_equal(loaded.session["env/steps"], [3, 3])
+    assert loaded.session["obs"].dtype == np.float32
+    np.testing.assert_array_equal(loaded.episodes["return"], [0.5])
+
+
+def test_a_checkpoint_of_the_first_format_has_no_episodes_in_progress(tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path, make(3))
+    (path / "session.npz").unlink()
+    state = json.loads((path / "state.json").read_text())
+    del state["sha256"]["session.npz"]
+    (path / "state.json").write_text(json.dumps(state | {"format": 1}))
+    loaded = load_checkpoint(path)
+    assert loaded.epoch == 3
+    assert loaded.session == loaded.episodes == {}
+
+
+def test_python_objects_are_not_written(tmp_path: Path) -> None:
+    checkpoint = dataclasses.replace(make(1), session={"env/odd": np.array([{}], dtype=object)})
+    with pytest.raises(CheckpointError, match="env/odd"):
+        save_checkpoint(tmp_path, checkpoint)
 
 
 def test_newest_two_are_kept(tmp_path: Path) -> None:
@@ -51,7 +76,7 @@ def test_a_leftover_of_a_killed_write_is_not_a_checkpoint(tmp_path: Path) -> Non
     assert save_checkpoint(tmp_path, make(4)).is_dir()
 
 
-@pytest.mark.parametrize("name", ["algorithm.safetensors", "buffer.npz"])
+@pytest.mark.parametrize("name", ["algorithm.safetensors", "buffer.npz", "session.npz"])
 @pytest.mark.parametrize("damage", ["truncate", "flip", "remove"])
 def test_damage_is_one_clear_error(tmp_path: Path, name: str, damage: str) -> None:
     path = save_checkpoint(tmp_path, make(1))
@@ -67,7 +92,7 @@ def test_damage_is_one_clear_error(tmp_path: Path, name: str, damage: str) -> No
 
 def test_newer_format_is_refused(tmp_path: Path) -> None:
     path = save_checkpoint(tmp_path, make(1))
-    state = (path / "state.json").read_text().replace('"format": 1', '"format": 99')
+    state = (path / "state.json").read_text().replace('"format": 2', '"format": 99')
     (path / "state.json").write_text(state)
     with pytest.raises(CheckpointError, match="format 99"):
         load_checkpoint(path)

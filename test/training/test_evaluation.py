@@ -32,3 +32,20 @@ def test_latency_percentiles_are_in_microseconds() -> None:
     figures = Evaluation([EpisodeStats(1.0, 1, False, 0, 0)], latencies, 1.0).summary()
     assert figures["filter_latency_us"]["p50"] == pytest.approx(50.5)
     assert figures["filter_latency_us"]["p99"] == pytest.approx(99.01)
+
+
+def test_costs_by_hand() -> None:
+    # (return, cost, violations); an eighth of eight episodes is the worst one
+    rows = [(4.0, 1.0, 0), (8.0, 9.0, 3), (6.0, 2.0, 1), *[(6.0, 0.0, 0)] * 5]
+    episodes = [EpisodeStats(value, 100, False, 0, 0, cost, violations) for value, cost, violations in rows]
+    figures = Evaluation(episodes, [], 1.0).summary()
+    assert figures["cost_mean"] == 1.5
+    assert figures["cost_cvar"] == 9.0
+    assert figures["violations_mean"] == 0.5
+    assert figures["cv_rate"] == 5.0  # 4 in 800 steps
+    assert figures["score"] == pytest.approx(6.0 / 1.5)
+    assert (figures["failures"], figures["failures_per_episode"]) == (2, 0.25)  # episodes with a violation
+    assert figures["cost_ci95"] == pytest.approx([1.5 - 2.6057, 1.5 + 2.6057], abs=1e-3)  # t(.975, 7) s / sqrt(8)
+    low, high = figures["score_ci95"]
+    assert 2.0 < low < 4.0 < high < 7.0
+    assert figures["cost_cvar_ci95"][1] == 9.0

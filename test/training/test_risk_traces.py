@@ -84,6 +84,18 @@ def test_too_few_failures_are_an_error_that_says_what_to_do(run: Path, config: S
     twin.close()
 
 
+@pytest.mark.parametrize("graded", [0.2, 0.4999])
+def test_a_graded_cost_is_a_failure_from_one_half_on(run: Path, config, tmp_path: Path, graded: float) -> None:
+    """Sigmoid costs are positive everywhere: what fails is the row whose margin is violated, where they reach .5."""
+    twin = Twin(config)
+    bundle = bundle_of(run, twin)
+    twin.close()
+    binary = transitions(run, EPISODES).cost
+    cost = np.where(binary > 0.0, 0.5, graded).astype(np.float32)
+    recording = read_recording(dataset(run, tmp_path / "data.npz", cost=cost), bundle)
+    assert [(len(t.risks), t.failed) for t in recording.traces] == [(9, True), (7, False), (6, True), (1, True)]
+
+
 def test_a_data_set_gives_its_episodes_and_the_risk_of_what_was_executed(run: Path, config, tmp_path: Path) -> None:
     twin = Twin(config)
     bundle = bundle_of(run, twin)

@@ -1,8 +1,9 @@
 import math
 
+import numpy as np
 import pytest
 
-from safe_rl_ros.training.statistics import clopper_pearson, mean_interval
+from safe_rl_ros.training.statistics import bootstrap_interval, clopper_pearson, mean_interval
 
 
 def test_clopper_pearson_known_values() -> None:
@@ -34,3 +35,18 @@ def test_mean_interval_of_one_value_has_no_width_to_claim() -> None:
     assert math.isnan(high)
     with pytest.raises(ValueError, match="empty"):
         mean_interval([])
+
+
+def test_the_bootstrap_of_a_mean_agrees_with_its_known_spread() -> None:
+    rows = np.random.default_rng(0).standard_normal(400)
+    low, high = bootstrap_interval(rows, lambda drawn: float(drawn.mean()))
+    error = float(rows.std() / math.sqrt(400))
+    assert low == pytest.approx(rows.mean() - 1.96 * error, abs=0.15 * error)
+    assert high == pytest.approx(rows.mean() + 1.96 * error, abs=0.15 * error)
+    assert bootstrap_interval(rows, lambda drawn: float(drawn.mean())) == (low, high)
+
+
+def test_the_bootstrap_of_one_row_is_unknown_and_of_none_refused() -> None:
+    assert all(map(math.isnan, bootstrap_interval(np.ones(1), lambda drawn: 1.0)))
+    with pytest.raises(ValueError, match="rows is empty"):
+        bootstrap_interval(np.ones(0), lambda drawn: 1.0)

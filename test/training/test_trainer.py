@@ -14,6 +14,7 @@ from training_helpers import metric_rows, tiny_config
 from safe_rl_ros.data.dataset import load_transitions
 from safe_rl_ros.inference import SafetyCritic
 from safe_rl_ros.training.checkpoint import CheckpointError, latest_checkpoint, load_checkpoint
+from safe_rl_ros.training.metrics import read_csv
 from safe_rl_ros.training.rollout import StopRequestedError
 from safe_rl_ros.training.run import StopFlag, prepare_directory, train
 from safe_rl_ros.training.session import InProcessSession
@@ -33,6 +34,7 @@ def assert_same_run(first: Path, second: Path) -> None:
     for name in a:
         assert torch.equal(a[name], b[name]), name
     assert metric_rows(first / "metrics.csv") == metric_rows(second / "metrics.csv")
+    assert (first / "episodes.csv").read_text() == (second / "episodes.csv").read_text()
     bundles = [json.loads((run / "bundle" / "manifest.json").read_text()) for run in (first, second)]
     assert bundles[0]["files"] == bundles[1]["files"]
 
@@ -134,13 +136,36 @@ def test_results_of_a_run(tmp_path: Path) -> None:
     config = tiny_config()
     directory = prepare_directory(config, tmp_path, resume=False)
     train(config, directory)
-    for name in ("config.yaml", "robot.yaml", "task.yaml", "metrics.csv", "summary.json", "bundle/manifest.json"):
+    tables = ("metrics.csv", "episodes.csv")
+    for name in ("config.yaml", "robot.yaml", "task.yaml", *tables, "summary.json", "bundle/manifest.json"):
         assert (directory / name).is_file(), name
     for name in ("return", "failures", "veto_rate"):
         assert (directory / "plots" / f"{name}.png").stat().st_size > 5000
     summary = json.loads((directory / "summary.json").read_text())
     low, high = summary["training"]["failures_ci95"]
     assert low <= summary["training"]["failures_per_episode"] <= high
+
+
+def test_a_critic_to_enforce_that_the_algorithm_does_not_learn_is_refused(tmp_path: Path) -> None:
+    config = tiny_config("trpo", "filter.critic=enforce")
+    with pytest.raises(ConfigError, match="'trpo' learns no safety critic"):
+        train(config, prepare_directory(config, tmp_path, resume=False))
+
+
+def test_episodes_are_listed_once_and_agree_with_the_metrics(tmp_path: Path) -> None:
+    config = tiny_config("trpo")
+    directory = prepare_directory(config, tmp_path, resume=False)
+    train(config, directory)
+    episodes, rows = read_csv(directory / "episodes.csv"), read_csv(directory / "metrics.csv")
+    assert len(episodes) > 4
+    for row in rows:
+        own = [e for e in episodes if e["epoch"] == row["epoch"]]
+        assert np.mean([e["return"] for e in own]) == pytest.approx(row["return_mean"])
+        assert sum(e["failure"] for e in own) == row["failures"]
+        assert all(row["steps"] - 150 < e["step"] <= row["steps"] for e in own)
+    # On this task a violation ends its episode and costs 1.
+    assert [e["cost"] for e in episodes] == [e["failure"] for e in episodes] == [e["violations"] for e in episodes]
+    assert rows[-1]["violations_total"] == rows[-1]["failures_total"] == sum(e["failure"] for e in episodes) > 0
 
 
 def test_signals_become_a_flag_and_handlers_are_restored() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from safe_rl_ros.training.metrics import CLOCKED
 from safe_rl_ros.training.session_config import SessionConfig, load_session_config
 
 TINY = [
@@ -26,7 +27,7 @@ def tiny_config(name: str = "csc", *extra: str) -> SessionConfig:
 def metric_rows(path: Path) -> list[str]:
     """Return the lines of a metrics.csv without the columns that depend on the wall clock."""
     header, *rows = path.read_text().splitlines()
-    keep = [i for i, name in enumerate(header.split(",")) if name != "steps_per_s"]
+    keep = [i for i, name in enumerate(header.split(",")) if name not in CLOCKED]
     return [",".join(row.split(",")[i] for i in keep) for row in rows]
 
 

@@ -1,0 +1,56 @@
+"""Budget and transport of a training session."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from safe_rl_ros.config import StrictModel
+
+
+class TrainingConfig(StrictModel):
+    """How long to train and what to keep."""
+
+    total_steps: int = Field(200_000, gt=0, description="Environment steps of the whole session.")
+    steps_per_epoch: int = Field(
+        2_000, gt=1, description="Environment steps between two policy updates, of all environments together."
+    )
+    num_envs: int = Field(
+        5, ge=1, le=10_000, description="Environments stepped at once; simulated tasks only, a robot is one."
+    )
+    env_threads: int = Field(
+        1, ge=1, le=256, description="Threads that step them; changes no result. Simulated tasks only."
+    )
+    checkpoint_interval: int = Field(
+        5, gt=0, description="Epochs between two checkpoints; the last epoch is always kept."
+    )
+    buffer_capacity: int = Field(200_000, gt=0, description="Rows of experience kept for learning, oldest dropped.")
+    seed_data: str | None = Field(
+        None,
+        description="Transitions (.npz, another run's say) for the critic, before the first epoch.",
+    )
+    seed_rounds: int = Field(10, ge=1, description="Rounds of critic updates on the seed data before the first epoch.")
+    stop_at_goals: float | None = Field(
+        None, gt=0, description="End early once this many goals per episode are reached, mean of the last 5 epochs."
+    )
+
+    @property
+    def epochs(self) -> int:
+        """Number of epochs; the last one may overshoot ``total_steps`` by less than an epoch."""
+        return -(-self.total_steps // self.steps_per_epoch)
+
+
+class RosConfig(StrictModel):
+    """How the session's processes talk when the backend is ``ros``."""
+
+    timing: Literal["lockstep", "realtime"] = Field(
+        "lockstep", description="lockstep: one period per command; realtime: wall clock."
+    )
+    step_timeout_s: float = Field(
+        2.0, gt=0, le=60, description="Longest wait for one step's answer before the robot is stopped."
+    )
+    startup_timeout_s: float = Field(30.0, gt=0, le=300, description="Longest wait for the other processes to appear.")
+    domain_id: int | None = Field(
+        None, ge=0, le=232, description="ROS_DOMAIN_ID of the session; unset: the environment's, else a free one."
+    )
