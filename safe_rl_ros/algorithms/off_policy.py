@@ -226,7 +226,7 @@ class OffPolicyLearner(Learner):
 
     def _gradient_step(self, batch: Minibatch) -> Metrics:
         """Update everything on one minibatch; Algorithm 1 of arXiv:1812.05905, with the safety parts in between."""
-        next_action, next_log_prob = self._sample(self.actor, batch.next_obs, batch.noise[0])
+        next_action, next_log_prob = self._sample(batch.next_obs, batch.noise[0])
         next_joint = torch.cat((batch.next_obs, next_action), dim=1)
         metrics = self._reward_step(batch, next_joint, next_log_prob)
         metrics |= self._safety_step(batch, next_joint)
@@ -234,10 +234,10 @@ class OffPolicyLearner(Learner):
         torch._foreach_lerp_(self._slow, self._fast, self._base.target_tau)
         return metrics
 
-    def _sample(self, actor: GaussianActor, obs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Return executable actions (B, C) and the log density (B,) of the samples behind them, without gradients."""
+    def _sample(self, obs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the policy's executable actions (B, C) and log density (B,) of their samples, without gradients."""
         with torch.no_grad():
-            action, log_prob = reparameterised_sample(*distribution(actor, obs), noise, self._counted_log_std)
+            action, log_prob = reparameterised_sample(*distribution(self.actor, obs), noise, self._counted_log_std)
             return action.clamp(-1.0, 1.0), log_prob
 
     def _reward_step(self, batch: Minibatch, next_joint: Tensor, next_log_prob: Tensor) -> Metrics:

@@ -26,21 +26,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from safe_rl_ros.algorithms.off_policy import (
-    Metrics,
-    Minibatch,
-    OffPolicyLearner,
-    PositiveNumber,
-    descend,
-    distribution,
-    mean_metrics,
-)
+from safe_rl_ros.algorithms.off_policy import Metrics, Minibatch, PositiveNumber, descend
 from safe_rl_ros.algorithms.off_policy_config import SafetyValueConfig
-from safe_rl_ros.data.replay_buffer import ReplayBuffer
-from safe_rl_ros.functional.masked_policy import mean_excess_loss
+from safe_rl_ros.algorithms.safety_value import SafetyValueLearner, constraint_term, executable_sample
 from safe_rl_ros.functional.reachability import safety_bellman_target, unsafe_depth
 from safe_rl_ros.functional.soft_actor_critic import critic_error
-from safe_rl_ros.inference import GaussianPolicy, SafetyCritic
+from safe_rl_ros.inference import GaussianPolicy
 from safe_rl_ros.networks import SafetyCriticEnsemble
 
 _UNTRAINED_RISK = 1.0 / (1.0 + math.e)  # sigmoid(-1): with a value of 0, the veto would stop all exploration
@@ -68,32 +59,17 @@ class ReachabilityConfig(SafetyValueConfig):
     )
 
 
-class Reachability(OffPolicyLearner):
-    """SAC behind the least restrictive filter of a learned safety value."""
+class Reachability(SafetyValueLearner):
+    """SAC behind the least restrictive filter of a learned safety value; risk is sigmoid(-Q / margin_scale)."""
 
     def __init__(self, config: ReachabilityConfig, obs_dim: int, act_dim: int, seed: int) -> None:
         """Build the networks from ``seed``; an untrained safety value is about ``margin_scale``, no veto yet."""
-        super().__init__(config, obs_dim, act_dim, seed, noises=3)
+        super().__init__(config, obs_dim, act_dim, seed, noises=3, initial_probability=_UNTRAINED_RISK)
         self.config = config
-        self.safety_critic = SafetyCriticEnsemble(
-            obs_dim,
-            act_dim,
-            config.hidden,
-            self._generator,
-            members=config.safety_members,
-            initial_probability=_UNTRAINED_RISK,
-            activation=config.activation,
-        )
         self.safety_actor = self._new_actor()
         self.multiplier = PositiveNumber(config.init_multiplier, softplus=True)
-        self._own("safety_critic", self.safety_critic, config.safety_learning_rate)
         self._own("safety_actor", self.safety_actor, config.actor_learning_rate)
         self._own("multiplier", self.multiplier, config.multiplier_learning_rate)
-        self.safety_critic_target = self._own_target("safety_critic", self.safety_critic)
-
-    def critic(self) -> SafetyCritic:
-        """Return a numpy snapshot whose risk is sigmoid(-Q / margin_scale)."""
-        return self.safety_critic.export("max")
 
     def recovery(self) -> GaussianPolicy:
         """Return a numpy snapshot of the safety actor."""
@@ -108,32 +84,20 @@ class Reachability(OffPolicyLearner):
         """Return Q (E, B) of every network at ``joint`` (B, O + C), in the margin's unit."""
         return -self.config.margin_scale * critic.joint_logits(joint)
 
-    def pretrain(self, buffer: ReplayBuffer) -> dict[str, float]:
-        """Fit safety value and safety actor on logged data."""
-        history = []
-        for batch in self._minibatches(buffer, self.config.pretrain_steps):
-            history.append(self._fit(batch))
-            torch._foreach_lerp_(self._slow, self._fast, self.config.target_tau)
-        return mean_metrics(history)
-
-    def _safety_step(self, batch: Minibatch, next_joint: Tensor) -> Metrics:
-        return self._fit(batch)
-
     def _fit(self, batch: Minibatch) -> Metrics:
         """Fit Q on the safety Bellman backup, its max taken by the safety actor; then move that actor up Q."""
         config = self.config
         clip = config.margin_clip
         margin = batch.margin if clip is None else batch.margin.clamp(-clip, clip)
-        best, _ = self._sample(self.safety_actor, batch.next_obs, batch.noise[0])
         with torch.no_grad():
+            best = executable_sample(self.safety_actor, batch.next_obs, batch.noise[0])
             following = self.safety_values(self.safety_critic_target, torch.cat((batch.next_obs, best), dim=1))
             goal = safety_bellman_target(margin, batch.terminated, following.amin(dim=0), config.safety_gamma)
         value = self.safety_values(self.safety_critic, batch.joint)
         # In units of the scale, so that step size and loss do not depend on the margin's unit.
         loss = critic_error(value / config.margin_scale, goal / config.margin_scale)
         descend(self._optimizers["safety_critic"], loss)
-        mean, log_std = distribution(self.safety_actor, batch.obs)
-        action = (mean + log_std.exp() * batch.noise[2]).clamp(-1.0, 1.0)
+        action = executable_sample(self.safety_actor, batch.obs, batch.noise[2])
         climbed = self.safety_values(self.safety_critic, torch.cat((batch.obs, action), dim=1)).amin(dim=0).mean()
         descend(self._optimizers["safety_actor"], -climbed)
         return {
@@ -147,8 +111,5 @@ class Reachability(OffPolicyLearner):
         """Return mu mean(max(0, -Q(s, pi)) / scale); mu grows while that mean exceeds ``depth_limit``."""
         config = self.config
         depth = unsafe_depth(self.safety_values(self.safety_critic, joint).amin(dim=0), config.margin_scale)
-        multiplier = self.multiplier()
-        loss = mean_excess_loss(multiplier, depth, config.depth_limit)
-        descend(self._optimizers["multiplier"], loss)
-        metrics = {"unsafe_depth_policy": depth.detach().mean(), "multiplier": multiplier.detach()}
-        return multiplier.detach() * depth.mean(), metrics
+        term, multiplier = constraint_term(self.multiplier, self._optimizers["multiplier"], depth, config.depth_limit)
+        return term, {"unsafe_depth_policy": depth.detach().mean(), "multiplier": multiplier}

@@ -20,12 +20,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from safe_rl_ros.algorithms.off_policy import Metrics, Minibatch, OffPolicyLearner, descend, distribution, mean_metrics
+from safe_rl_ros.algorithms.off_policy import Metrics, Minibatch, descend
 from safe_rl_ros.algorithms.off_policy_config import RiskConfig
 from safe_rl_ros.algorithms.risk_fitting import risk_step, worst_risk
-from safe_rl_ros.data.replay_buffer import ReplayBuffer
-from safe_rl_ros.inference import GaussianPolicy, SafetyCritic
-from safe_rl_ros.networks import SafetyCriticEnsemble
+from safe_rl_ros.algorithms.safety_value import SafetyValueLearner, executable_sample
+from safe_rl_ros.inference import GaussianPolicy
 
 
 class RecoveryRLConfig(RiskConfig):
@@ -35,32 +34,18 @@ class RecoveryRLConfig(RiskConfig):
     safety_members: int = Field(2, ge=1, description="Networks of Q_risk; the most pessimistic one counts (*).")
 
 
-class RecoveryRL(OffPolicyLearner):
+class RecoveryRL(SafetyValueLearner):
     """SAC on the task, a critic of risk that decides who acts, and a recovery policy that lowers risk."""
 
     relabelled = True
 
     def __init__(self, config: RecoveryRLConfig, obs_dim: int, act_dim: int, seed: int) -> None:
         """Build the networks from ``seed``."""
-        super().__init__(config, obs_dim, act_dim, seed, noises=3)
+        probability = config.initial_probability
+        super().__init__(config, obs_dim, act_dim, seed, noises=3, initial_probability=probability)
         self.config = config
-        self.safety_critic = SafetyCriticEnsemble(
-            obs_dim,
-            act_dim,
-            config.hidden,
-            self._generator,
-            members=config.safety_members,
-            initial_probability=config.initial_probability,
-            activation=config.activation,
-        )
         self.recovery_actor = self._new_actor()
-        self._own("safety_critic", self.safety_critic, config.safety_learning_rate)
         self._own("recovery_actor", self.recovery_actor, config.actor_learning_rate)
-        self.safety_critic_target = self._own_target("safety_critic", self.safety_critic)
-
-    def critic(self) -> SafetyCritic:
-        """Return a numpy snapshot of Q_risk."""
-        return self.safety_critic.export("max")
 
     def recovery(self) -> GaussianPolicy:
         """Return a numpy snapshot of pi_rec."""
@@ -71,30 +56,17 @@ class RecoveryRL(OffPolicyLearner):
         """Return eps_risk."""
         return self.config.fixed_threshold
 
-    def pretrain(self, buffer: ReplayBuffer) -> dict[str, float]:
-        """Fit Q_risk and pi_rec on logged data; next actions are the untrained task policy's."""
-        history = []
-        for batch in self._minibatches(buffer, self.config.pretrain_steps):
-            next_action, _ = self._sample(self.actor, batch.next_obs, batch.noise[0])
-            history.append(self._safety_step(batch, torch.cat((batch.next_obs, next_action), dim=1)))
-            torch._foreach_lerp_(self._slow, self._fast, self.config.target_tau)
-        return mean_metrics(history)
+    def _fit(self, batch: Minibatch) -> Metrics:
+        """Fit Q_risk and pi_rec; next actions are the task policy's, on logged data the untrained one's."""
+        next_action, _ = self._sample(batch.next_obs, batch.noise[0])
+        return self._safety_step(batch, torch.cat((batch.next_obs, next_action), dim=1))
 
     def _safety_step(self, batch: Minibatch, next_joint: Tensor) -> Metrics:
         """Fit Q_risk on c + (1 - c) gamma_risk E_{a' ~ pi} Q_risk'(s', a'), then move pi_rec down Q_risk."""
-        config = self.config
         with torch.no_grad():
             next_risk = worst_risk(self.safety_critic_target, next_joint)
-        metrics = risk_step(
-            self.safety_critic,
-            self._optimizers["safety_critic"],
-            batch,
-            next_risk,
-            gamma=config.safety_gamma,
-            bellman_loss=config.bellman_loss,
-        )
-        mean, log_std = distribution(self.recovery_actor, batch.obs)
-        action = (mean + log_std.exp() * batch.noise[2]).clamp(-1.0, 1.0)
+        metrics = risk_step(self.safety_critic, self._optimizers["safety_critic"], batch, next_risk, self.config)
+        action = executable_sample(self.recovery_actor, batch.obs, batch.noise[2])
         # The logit, not the risk: the same order, and its gradient does not vanish where the risk is near 0 or 1.
         logits = self.safety_critic.joint_logits(torch.cat((batch.obs, action), dim=1)).amax(dim=0)
         descend(self._optimizers["recovery_actor"], logits.mean())

@@ -7,13 +7,12 @@ the smaller of two reward critics.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
 from safe_rl_ros.algorithms.critic_fitting import VIOLATION_COST
 from safe_rl_ros.algorithms.off_policy import Metrics, Minibatch, descend
+from safe_rl_ros.algorithms.off_policy_config import RiskConfig
 from safe_rl_ros.functional.safety_critic import bellman_cross_entropy, bellman_error, bellman_target
 from safe_rl_ros.networks import SafetyCriticEnsemble
 
@@ -28,17 +27,15 @@ def risk_step(
     optimizer: torch.optim.Optimizer,
     batch: Minibatch,
     next_risk: Tensor,
-    *,
-    gamma: float,
-    bellman_loss: Literal["squared", "cross_entropy"],
+    config: RiskConfig,
 ) -> Metrics:
     """Fit ``critic`` at the executed actions on c + (1 - c)(1 - terminated) gamma ``next_risk`` (B,)."""
     violation = (batch.cost >= VIOLATION_COST).float()
-    goal = bellman_target(violation, batch.terminated, next_risk, gamma)
+    goal = bellman_target(violation, batch.terminated, next_risk, config.safety_gamma)
     logits = critic.joint_logits(batch.joint)
     risk = torch.sigmoid(logits)
     error = bellman_error(risk, goal)
-    if bellman_loss == "cross_entropy":
+    if config.bellman_loss == "cross_entropy":
         loss = bellman_cross_entropy(logits, goal.expand_as(logits)).sum()
     else:
         loss = error.sum()

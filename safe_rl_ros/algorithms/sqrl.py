@@ -20,21 +20,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from safe_rl_ros.algorithms.off_policy import (
-    Metrics,
-    Minibatch,
-    OffPolicyLearner,
-    PositiveNumber,
-    descend,
-    distribution,
-    mean_metrics,
-)
+from safe_rl_ros.algorithms.off_policy import Metrics, Minibatch, PositiveNumber
 from safe_rl_ros.algorithms.off_policy_config import RiskConfig
 from safe_rl_ros.algorithms.risk_fitting import risk_step, worst_risk
-from safe_rl_ros.data.replay_buffer import ReplayBuffer
-from safe_rl_ros.functional.masked_policy import masked_risk, mean_excess_loss
-from safe_rl_ros.inference import SafetyCritic
-from safe_rl_ros.networks import SafetyCriticEnsemble
+from safe_rl_ros.algorithms.safety_value import SafetyValueLearner, constraint_term, executable_sample
+from safe_rl_ros.functional.masked_policy import masked_risk
 
 
 class SQRLConfig(RiskConfig):
@@ -49,43 +39,21 @@ class SQRLConfig(RiskConfig):
     )
 
 
-class SQRL(OffPolicyLearner):
+class SQRL(SafetyValueLearner):
     """max E[sum gamma^t (r + alpha entropy)] s.t. E[Q_safe(s, pi)] <= eps, explored by the masked policy."""
 
     def __init__(self, config: SQRLConfig, obs_dim: int, act_dim: int, seed: int) -> None:
         """Build the networks from ``seed``."""
-        super().__init__(config, obs_dim, act_dim, seed, noises=2 + config.mask_samples)
+        noises, probability = 2 + config.mask_samples, config.initial_probability
+        super().__init__(config, obs_dim, act_dim, seed, noises=noises, initial_probability=probability)
         self.config = config
-        self.safety_critic = SafetyCriticEnsemble(
-            obs_dim,
-            act_dim,
-            config.hidden,
-            self._generator,
-            members=config.safety_members,
-            initial_probability=config.initial_probability,
-            activation=config.activation,
-        )
         self.multiplier = PositiveNumber(config.init_multiplier, softplus=True)
-        self._own("safety_critic", self.safety_critic, config.safety_learning_rate)
         self._own("multiplier", self.multiplier, config.multiplier_learning_rate)
-        self.safety_critic_target = self._own_target("safety_critic", self.safety_critic)
-
-    def critic(self) -> SafetyCritic:
-        """Return a numpy snapshot of Q_safe."""
-        return self.safety_critic.export("max")
 
     @property
     def threshold(self) -> float:
         """Return eps."""
         return self.config.fixed_threshold
-
-    def pretrain(self, buffer: ReplayBuffer) -> dict[str, float]:
-        """Fit Q_safe on logged data."""
-        history = []
-        for batch in self._minibatches(buffer, self.config.pretrain_steps):
-            history.append(self._fit(batch))
-            torch._foreach_lerp_(self._slow, self._fast, self.config.target_tau)
-        return mean_metrics(history)
 
     def _safety_step(self, batch: Minibatch, next_joint: Tensor) -> Metrics:
         return {} if self.config.freeze_safety_critic else self._fit(batch)
@@ -95,25 +63,14 @@ class SQRL(OffPolicyLearner):
         config = self.config
         count, rows = config.mask_samples, len(batch.next_obs)
         with torch.no_grad():
-            mean, log_std = distribution(self.actor, batch.next_obs)
-            actions = (mean + log_std.exp() * batch.noise[2:]).clamp(-1.0, 1.0)
+            actions = executable_sample(self.actor, batch.next_obs, batch.noise[2:])
             joint = torch.cat((batch.next_obs.expand(count, -1, -1), actions), dim=2).flatten(0, 1)
             samples = worst_risk(self.safety_critic_target, joint).view(count, rows)
             next_risk = masked_risk(samples, config.fixed_threshold)
-        return risk_step(
-            self.safety_critic,
-            self._optimizers["safety_critic"],
-            batch,
-            next_risk,
-            gamma=config.safety_gamma,
-            bellman_loss=config.bellman_loss,
-        )
+        return risk_step(self.safety_critic, self._optimizers["safety_critic"], batch, next_risk, config)
 
     def _constrain(self, batch: Minibatch, joint: Tensor) -> tuple[Tensor, Metrics]:
         """Return nu mean Q_safe(s, pi); nu grows while that mean exceeds eps."""
         risk = worst_risk(self.safety_critic, joint)
-        multiplier = self.multiplier()
-        loss = mean_excess_loss(multiplier, risk, self.config.fixed_threshold)
-        descend(self._optimizers["multiplier"], loss)
-        metrics = {"safety_risk_policy": risk.detach().mean(), "multiplier": multiplier.detach()}
-        return multiplier.detach() * risk.mean(), metrics
+        term, multiplier = constraint_term(self.multiplier, self._optimizers["multiplier"], risk, self.threshold)
+        return term, {"safety_risk_policy": risk.detach().mean(), "multiplier": multiplier}

@@ -27,12 +27,11 @@ from safe_rl_ros.algorithms.off_policy import (
 )
 from safe_rl_ros.algorithms.off_policy_config import OffPolicyConfig
 from safe_rl_ros.functional.risk import gaussian_cvar_factor
-from safe_rl_ros.functional.soft_actor_critic import critic_error
+from safe_rl_ros.functional.soft_actor_critic import critic_error, multiplier_loss
 from safe_rl_ros.functional.worst_case import (
     cost_target,
     damping,
     discounted_limit,
-    multiplier_loss,
     variance_error,
     variance_target,
     worst_case_cost,

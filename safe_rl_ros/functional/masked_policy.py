@@ -16,8 +16,3 @@ def masked_risk(risk: Tensor, threshold: float) -> Tensor:
     first = acceptable.to(torch.uint8).argmax(dim=0, keepdim=True)
     chosen = risk.gather(0, first)[0]
     return torch.where(acceptable.any(dim=0), chosen, risk.amin(dim=0))
-
-
-def mean_excess_loss(multiplier: Tensor, risk: Tensor, threshold: float) -> Tensor:
-    """Return nu (eps - mean risk), scalar: descending it raises the multiplier nu while the mean risk exceeds eps."""
-    return multiplier * (threshold - risk.detach().mean())

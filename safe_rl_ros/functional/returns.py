@@ -32,10 +32,7 @@ def gae(
         ValueError: an array is not (T,), or holds NaN or infinity.
     """
     rows = _columns(rewards=rewards, values=values, next_values=next_values, terminated=terminated, truncated=truncated)
-    alive = 1.0 - rows["terminated"]
-    delta = rows["rewards"] + gamma * alive * rows["next_values"] - rows["values"]
-    advantages = reverse_trace(delta, gamma * lam * alive * (1.0 - rows["truncated"]))
-    return advantages, rows["values"] + advantages
+    return _value_trace(rows, gamma, gamma * lam)
 
 
 def variance_gae(
@@ -72,10 +69,7 @@ def variance_gae(
         terminated=terminated,
         truncated=truncated,
     )
-    delta = _variance_delta(rows, gamma, central)
-    going_on = (1.0 - rows["terminated"]) * (1.0 - rows["truncated"])
-    advantages = reverse_trace(delta, (gamma * lam) ** 2 * going_on)
-    return advantages, np.maximum(rows["variances"] + advantages, 0.0)
+    return _variance_trace(rows, gamma, (gamma * lam) ** 2, central)
 
 
 def retrace(
@@ -106,11 +100,7 @@ def retrace(
         terminated=terminated,
         truncated=truncated,
     )
-    alive = 1.0 - rows["terminated"]
-    delta = rows["rewards"] + gamma * alive * rows["next_values"] - rows["values"]
-    decay = gamma * lam * alive * (1.0 - rows["truncated"]) * _following(rows["ratios"])
-    advantages = reverse_trace(delta, decay)
-    return advantages, rows["values"] + advantages
+    return _value_trace(rows, gamma, gamma * lam * _following(rows["ratios"]))
 
 
 def variance_retrace(
@@ -147,10 +137,7 @@ def variance_retrace(
         terminated=terminated,
         truncated=truncated,
     )
-    delta = _variance_delta(rows, gamma, central)
-    going_on = (1.0 - rows["terminated"]) * (1.0 - rows["truncated"])
-    advantages = reverse_trace(delta, gamma**2 * lam * going_on * _following(rows["ratios"]))
-    return advantages, np.maximum(rows["variances"] + advantages, 0.0)
+    return _variance_trace(rows, gamma, gamma**2 * lam * _following(rows["ratios"]), central)
 
 
 def reverse_trace(delta: FloatArray, decay: FloatArray) -> FloatArray:
@@ -177,12 +164,33 @@ def _columns(**columns: npt.ArrayLike) -> dict[str, FloatArray]:
     return arrays
 
 
-def _variance_delta(rows: Mapping[str, FloatArray], gamma: float, central: bool) -> FloatArray:
-    """Return dS (T,), the one-step error of mean^2 + variance of the cost return, or of the variance alone."""
+def _value_trace(
+    rows: Mapping[str, FloatArray], gamma: float, decay: float | FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Return advantages and value targets, both (T,), from the one-step errors delta and their decay."""
+    delta = rows["rewards"] + gamma * (1.0 - rows["terminated"]) * rows["next_values"] - rows["values"]
+    advantages = reverse_trace(delta, decay * _going_on(rows))
+    return advantages, rows["values"] + advantages
+
+
+def _variance_trace(
+    rows: Mapping[str, FloatArray], gamma: float, decay: float | FloatArray, central: bool
+) -> tuple[FloatArray, FloatArray]:
+    """Return advantages and variance targets, both (T,), from the one-step errors dS and their decay.
+
+    dS is the error of mean^2 + variance of the cost return, or with ``central`` that of the variance alone.
+    """
     alive = 1.0 - rows["terminated"]
     seen, value = rows["costs"] + gamma * alive * rows["next_values"], rows["values"]
     spread = np.square(seen - value) if central else np.square(seen) - np.square(value)
-    return np.asarray(spread + gamma**2 * alive * rows["next_variances"] - rows["variances"])
+    delta = np.asarray(spread + gamma**2 * alive * rows["next_variances"] - rows["variances"])
+    advantages = reverse_trace(delta, decay * _going_on(rows))
+    return advantages, np.maximum(rows["variances"] + advantages, 0.0)
+
+
+def _going_on(rows: Mapping[str, FloatArray]) -> FloatArray:
+    """Return 1 (T,) where the next row belongs to the same episode, 0 where the trace is cut."""
+    return np.asarray((1.0 - rows["terminated"]) * (1.0 - rows["truncated"]))
 
 
 def _following(values: FloatArray) -> FloatArray:

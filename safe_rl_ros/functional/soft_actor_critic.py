@@ -82,3 +82,8 @@ def soft_policy_loss(value: Tensor, log_prob: Tensor, temperature: Tensor) -> Te
 def temperature_loss(temperature: Tensor, log_prob: Tensor, target_entropy: float) -> Tensor:
     """Return -alpha (mean log pi + Hbar), scalar: alpha grows while the entropy is below Hbar; Eq. 18, 1812.05905."""
     return -temperature * (log_prob.detach().mean() + target_entropy)
+
+
+def multiplier_loss(multiplier: Tensor, cost: Tensor, limit: float) -> Tensor:
+    """Return nu (d - mean cost), scalar: descending it raises the multiplier nu while the mean cost exceeds limit d."""
+    return multiplier * (limit - cost.detach().mean())

@@ -55,8 +55,3 @@ def damping(worst_case: Tensor, limit: float, scale: float) -> Tensor:
     It is taken off kappa in the actor's loss: a violated constraint counts at once, before kappa has grown.
     """
     return scale * (limit - worst_case.mean())
-
-
-def multiplier_loss(multiplier: Tensor, worst_case: Tensor, limit: float) -> Tensor:
-    """Return kappa mean(dbar - Gamma), scalar: descending it raises kappa while Gamma exceeds dbar."""
-    return multiplier * (limit - worst_case.detach().mean())

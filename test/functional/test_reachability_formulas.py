@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from safe_rl_ros.functional.masked_policy import masked_risk, mean_excess_loss
+from safe_rl_ros.functional.masked_policy import masked_risk
 from safe_rl_ros.functional.reachability import safety_bellman_target, unsafe_depth
 
 
@@ -39,12 +39,3 @@ def test_the_masked_policy_takes_the_first_acceptable_sample_else_the_least_risk
     risk = torch.tensor([[0.9, 0.1, 0.7], [0.2, 0.0, 0.5], [0.1, 0.9, 0.6]])  # (K, B)
     assert masked_risk(risk, 0.3).tolist() == pytest.approx([0.2, 0.1, 0.5])
     assert masked_risk(risk, 0.2).tolist() == pytest.approx([0.2, 0.1, 0.5])  # at the threshold is acceptable
-
-
-@pytest.mark.parametrize(("risk", "grows"), [(0.5, True), (0.05, False)])
-def test_the_multiplier_grows_exactly_while_the_mean_exceeds_the_threshold(risk, grows):
-    multiplier = torch.tensor(2.0, requires_grad=True)
-    loss = mean_excess_loss(multiplier, torch.full((3,), risk), 0.1)
-    assert loss.item() == pytest.approx(2.0 * (0.1 - risk))
-    (gradient,) = torch.autograd.grad(loss, multiplier)
-    assert (gradient.item() < 0.0) == grows

@@ -8,6 +8,7 @@ import torch
 from safe_rl_ros.functional.soft_actor_critic import (
     critic_error,
     inward_clamp,
+    multiplier_loss,
     reparameterised_sample,
     soft_bellman_target,
     soft_policy_loss,
@@ -78,3 +79,14 @@ def test_temperature_grows_exactly_while_the_entropy_is_below_its_target(log_pro
     assert loss.item() == pytest.approx(-0.2 * (log_prob - 1.0))
     (gradient,) = torch.autograd.grad(loss, temperature)
     assert (gradient.item() < 0.0) == grows
+
+
+@pytest.mark.parametrize(("cost", "limit", "grows"), [(0.5, 0.1, True), (4.0, 2.5, True), (0.05, 0.1, False)])
+def test_the_multiplier_grows_exactly_while_the_mean_cost_exceeds_its_limit(cost, limit, grows):
+    multiplier = torch.tensor(2.0, requires_grad=True)
+    costs = torch.full((3,), cost, requires_grad=True)
+    loss = multiplier_loss(multiplier, costs, limit)
+    assert loss.item() == pytest.approx(2.0 * (limit - cost))
+    gradient, unused = torch.autograd.grad(loss, (multiplier, costs), allow_unused=True)
+    assert (gradient.item() < 0.0) == grows
+    assert unused is None

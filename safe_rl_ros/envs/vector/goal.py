@@ -15,8 +15,9 @@ from safe_rl_ros.envs.tasks.car_goal import CarGoalConfig
 from safe_rl_ros.envs.tasks.goal_world import GoalWorldConfig, Pose
 from safe_rl_ros.envs.tasks.point_goal import PointGoalConfig
 from safe_rl_ros.envs.tasks.sigmoid_cost import sigmoid_cost
-from safe_rl_ros.envs.vector.base import Outcome, Rows, TwinInfo, VectorTwin
+from safe_rl_ros.envs.vector.base import Outcome, Rows, TwinInfo
 from safe_rl_ros.envs.vector.goal_robots import CAR_FRAME_SKIP, CAR_XML, POINT_FRAME_SKIP, POINT_XML
+from safe_rl_ros.envs.vector.mujoco_twin import MujocoTwin, free_joint_pose
 from safe_rl_ros.envs.vector.painter import Mark, Painter
 from safe_rl_ros.envs.vector.physics import RolloutPhysics
 from safe_rl_ros.types import Float32Array, FloatArray
@@ -33,18 +34,6 @@ def point_pose(qpos: FloatArray) -> Pose:
 def place_point(qpos: FloatArray, start: FloatArray) -> None:
     """Write a start (3,) x, y, yaw into the joints (3,) of the point robot."""
     qpos[:3] = start
-
-
-def car_pose(qpos: FloatArray) -> Pose:
-    """Return the poses of cars from their joints (N, 7+): position, then quaternion w, x, y, z.
-
-    The yaw is the direction of the body's x axis in the plane.
-    """
-    joints = qpos.T[:7].copy()
-    _, _, _, w, x, y, z = joints
-    along, across = 0.5 - (y * y + z * z), x * y + w * z
-    length = np.sqrt(along * along + across * across)
-    return joints[:2], along / length, across / length
 
 
 def place_car(qpos: FloatArray, start: FloatArray) -> None:
@@ -68,10 +57,10 @@ class GoalRobot:
 
 
 POINT = GoalRobot(POINT_XML, POINT_FRAME_SKIP, point_pose, place_point)
-CAR = GoalRobot(CAR_XML, CAR_FRAME_SKIP, car_pose, place_car)
+CAR = GoalRobot(CAR_XML, CAR_FRAME_SKIP, free_joint_pose, place_car)
 
 
-class GoalTwin(VectorTwin):
+class GoalTwin(MujocoTwin):
     """N robots, each on its own open floor among its own goals and hazards."""
 
     def __init__(
@@ -90,7 +79,7 @@ class GoalTwin(VectorTwin):
             robot: the robot.
             num_envs: N.
             threads: threads of the physics.
-            autoreset: see :class:`VectorTwin`.
+            autoreset: see :class:`.base.VectorTwin`.
         """
         model = mujoco.MjModel.from_xml_string(robot.xml)
         info = TwinInfo(
@@ -101,16 +90,15 @@ class GoalTwin(VectorTwin):
             control_rate_hz=1.0 / (robot.frame_skip * float(model.opt.timestep)),
             max_episode_steps=config.max_episode_steps,
         )
-        super().__init__(info, num_envs, autoreset=autoreset)
+        physics = RolloutPhysics(model, robot.frame_skip, num_envs, threads)
+        painter = Painter(model, distance_m=4.0 * config.half_width_m)
+        super().__init__(info, physics, painter, autoreset=autoreset)
         self.world = config
-        self.physics = RolloutPhysics(model, robot.frame_skip, num_envs, threads)
-        self._painter = Painter(self.physics.model, distance_m=4.0 * config.half_width_m)
         self._pose, self._place = robot.pose, robot.place
         self._points: FloatArray = np.zeros((2, 1 + config.hazards, num_envs))  # x, y of the goal, then of the hazards
         self._goal_distance: FloatArray = np.zeros(num_envs)
         self._goals = np.zeros(num_envs, np.int64)
         self._register(
-            physics=self.physics.state,
             points=self._points.transpose(2, 1, 0),  # stored with the copies first, as all is
             goal_distance=self._goal_distance,
             goals=self._goals,
@@ -127,18 +115,8 @@ class GoalTwin(VectorTwin):
         """Return the centres of the hazards (N, H, 2) in m."""
         return self._points[:, 1:].transpose(2, 1, 0).copy()
 
-    @property
-    def positions(self) -> FloatArray:
-        """Return where the robots are (N, 2) in m."""
-        return self.physics.qpos[:, :2].copy()
-
-    def close_extras(self, **kwargs: Any) -> None:
-        """Stop the physics' threads and release the renderer."""
-        self.physics.close()
-        self._painter.close()
-
     def picture(self, index: int = 0) -> npt.NDArray[np.uint8]:
-        """Return a picture (480, 640, 3) of copy ``index`` from above. See :meth:`VectorTwin.picture`."""
+        """Return a picture (480, 640, 3) of copy ``index`` from above. See :meth:`.base.VectorTwin.picture`."""
         (goal_x, goal_y), *hazards = self._points[:, :, index].T.tolist()
         marks = [Mark(x, y, self.world.hazard_radius_m, 0.02, HAZARD_COLOUR) for x, y in hazards]
         marks.append(Mark(goal_x, goal_y, self.world.goal_radius_m, 0.1, GOAL_COLOUR))

@@ -17,7 +17,8 @@ from safe_rl_ros.envs.tasks import jackal_nav as task
 from safe_rl_ros.envs.tasks.box_world import Boxes, Poses, cast_rays, nearest_distance, touches
 from safe_rl_ros.envs.tasks.jackal_nav import JackalNavConfig
 from safe_rl_ros.envs.twin_scene import build_scene
-from safe_rl_ros.envs.vector.base import ALL, IntArray, Outcome, Rows, TwinInfo, VectorTwin
+from safe_rl_ros.envs.vector.base import ALL, IntArray, Outcome, Rows, TwinInfo
+from safe_rl_ros.envs.vector.mujoco_twin import MujocoTwin, free_joint_pose
 from safe_rl_ros.envs.vector.painter import Mark, Painter
 from safe_rl_ros.envs.vector.physics import RolloutPhysics
 from safe_rl_ros.types import Float32Array, FloatArray
@@ -37,11 +38,11 @@ def resting_state(model: Any) -> tuple[FloatArray, FloatArray]:
     return qpos, np.zeros(model.nv)
 
 
-class JackalTwin(VectorTwin):
+class JackalTwin(MujocoTwin):
     """N skid-steer robots, each in its own arena."""
 
     def __init__(self, config: JackalNavConfig, num_envs: int, threads: int = 1, *, autoreset: bool = True) -> None:
-        """Compile the robot and allocate N arenas; see :class:`VectorTwin` for the arguments.
+        """Compile the robot and allocate N arenas; see :class:`.base.VectorTwin` for the arguments.
 
         Raises:
             ConfigError: the robot spec is missing or has no twin, its lidar makes no sectors, or a number is wrong.
@@ -57,14 +58,14 @@ class JackalTwin(VectorTwin):
             control_rate_hz=spec.control_rate_hz,
             max_episode_steps=config.max_episode_steps,
         )
-        super().__init__(info, num_envs, autoreset=autoreset)
+        physics = RolloutPhysics(scene.model, spec.twin.substeps, num_envs, threads)
+        painter = Painter(scene.model, distance_m=2.8 * config.arena_half_width_m)
+        super().__init__(info, physics, painter, autoreset=autoreset)
         self.task = config
         self.robot_spec = spec
         self.arena = task.Arena(config)
-        self.physics = RolloutPhysics(scene.model, spec.twin.substeps, num_envs, threads)
         self._rest = resting_state(scene.model)
         self._left, self._right = list(scene.left), list(scene.right)
-        self._painter = Painter(scene.model, distance_m=2.8 * config.arena_half_width_m)
         self._goal_marker = scene.goal_mocap
         self._scan, self._sector_rays = scan, task.sector_rays(scan)
         self._laser = _planar_offset(spec)
@@ -75,7 +76,6 @@ class JackalTwin(VectorTwin):
         self._command: FloatArray = np.zeros((num_envs, 2))
         self._motion: FloatArray = np.zeros((num_envs, 3))
         self._register(
-            physics=self.physics.state,
             boxes=self._boxes,
             goal=self._goal,
             goals=self._goals,
@@ -96,18 +96,8 @@ class JackalTwin(VectorTwin):
         """Return the boxes (N, M, 3) x, y in m and yaw in rad."""
         return self._boxes.copy()
 
-    @property
-    def positions(self) -> FloatArray:
-        """Return where the robots are (N, 2) in m."""
-        return self.physics.qpos[:, :2].copy()
-
-    def close_extras(self, **kwargs: Any) -> None:
-        """Stop the physics' threads and release the renderer."""
-        self.physics.close()
-        self._painter.close()
-
     def picture(self, index: int = 0) -> npt.NDArray[np.uint8]:
-        """Return a picture (480, 640, 3) of copy ``index`` from above. See :meth:`VectorTwin.picture`."""
+        """Return a picture (480, 640, 3) of copy ``index`` from above. See :meth:`.base.VectorTwin.picture`."""
         half, side = self.task.arena_half_width_m, self.task.box_size_m / 2.0
         goal_x, goal_y = self._goal[index]
         marks = [Mark(goal_x, goal_y, self.task.goal_radius_m, 0.02, GOAL_COLOUR)]
@@ -164,11 +154,9 @@ class JackalTwin(VectorTwin):
         return speeds
 
     def _poses(self, rows: Rows) -> Poses:
-        """Return the base frames' poses in the plane; the yaw is the direction of the body's x axis."""
-        x, y, _, qw, qx, qy, qz = self.physics.qpos[rows].T[:7].copy()
-        along, across = 0.5 - (qy * qy + qz * qz), qx * qy + qw * qz
-        length = np.sqrt(along * along + across * across)
-        return Poses(x, y, along / length, across / length)
+        """Return the base frames' poses in the plane."""
+        (x, y), cos, sin = free_joint_pose(self.physics.qpos[rows])
+        return Poses(x, y, cos, sin)
 
     def _measure(self, poses: Poses) -> None:
         """Take speed, yaw rate and, from the speed before, acceleration."""
