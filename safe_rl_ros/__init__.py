@@ -6,7 +6,7 @@ from safe_rl_ros.envs.gymnasium_compat import register
 
 __version__ = "0.1.0"
 
-gymnasium.register(id="SafeRlRos/HazardNav-v0", entry_point="safe_rl_ros.envs.robot_env:make_robot_env")
+gymnasium.register(id="SafeRlRos/HazardNav-v0", entry_point="safe_rl_ros.envs.robot_env:make_registered")
 
 # The simulated tasks: alone with gymnasium.make, N at once with gymnasium.make_vec.
 for _id, _task in (
@@ -17,7 +17,7 @@ for _id, _task in (
 ):
     register(
         f"SafeRlRos/{_id}-v0",
-        "safe_rl_ros.envs.vector.single:make_single",
+        "safe_rl_ros.envs.vector.single:make_registered",
         "safe_rl_ros.envs.vector.single:make_vector",
         {"task": _task},
     )

@@ -71,6 +71,15 @@ def make_algorithm(config: StrictModel, obs_dim: int, act_dim: int, seed: int) -
     raise ConfigError(f"{type(config).__name__} is no algorithm's configuration, expected one of {sorted(ALGORITHMS)}")
 
 
+def has_recovery(config: StrictModel) -> bool:
+    """Return True if the algorithm that ``config`` belongs to learns a policy to act where a proposal is vetoed."""
+    learners = [learner for config_class, learner in ALGORITHMS.values() if type(config) is config_class]
+    return any(
+        isinstance(learner, type) and issubclass(learner, Learner) and learner.recovery is not Learner.recovery
+        for learner in learners
+    )
+
+
 __all__ = [
     "ALGORITHMS",
     "CPO",
@@ -104,5 +113,6 @@ __all__ = [
     "TRCConfig",
     "TRPOConfig",
     "WCSACConfig",
+    "has_recovery",
     "make_algorithm",
 ]

@@ -53,7 +53,7 @@ class Algorithm(Protocol):
     def recovery(self) -> GaussianPolicy | None:
         """Return a numpy snapshot of the policy that acts where a proposal is vetoed.
 
-        None: samples of :meth:`policy` do. Only simulated tasks ask.
+        None: samples of :meth:`policy` do.
         """
         ...
 

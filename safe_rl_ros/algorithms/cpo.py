@@ -15,13 +15,13 @@ import torch
 from pydantic import Field
 
 from safe_rl_ros.algorithms.base import EpochStats
-from safe_rl_ros.algorithms.trust_region_base import SurrogateRows, TrustRegionConfig, TrustRegionLearner
+from safe_rl_ros.algorithms.trust_region_base import RegionConfig, SurrogateRows, TrustRegionLearner
 from safe_rl_ros.data.replay_buffer import ReplayBuffer
 from safe_rl_ros.functional.returns import gae
 from safe_rl_ros.types import TransitionBatch
 
 
-class CPOConfig(TrustRegionConfig):
+class CPOConfig(RegionConfig):
     """CPO with the values of arXiv:2312.00344's comparison; an update is meant to see 4000 steps or more."""
 
     name: Literal["cpo"] = Field("cpo", description="Algorithm: on-policy trust region, expected cost.")

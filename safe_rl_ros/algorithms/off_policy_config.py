@@ -67,6 +67,11 @@ class SafetyValueConfig(OffPolicyConfig):
         1000, ge=1, description="Gradient steps on the safety part per round on logged data, before the first rollout."
     )
     threshold_mode: Literal["fixed"] = Field("fixed", description="Veto threshold: fixed_threshold.")
+
+
+class SafetyTermConfig(SafetyValueConfig):
+    """What is needed on top where the actor's loss has a safety term too."""
+
     multiplier_learning_rate: float = Field(3e-4, ge=0.0, description="Adam step size of the multiplier (*).")
     init_multiplier: float = Field(1.0, gt=0.0, description="Initial multiplier of the safety term in the actor loss.")
 

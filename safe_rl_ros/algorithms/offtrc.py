@@ -2,8 +2,9 @@
 
 In the paper's order: batch of the latest rows and older segments, off-policy targets of reward, cost and squared cost,
 critics, trust region adapted to how far the batch's behaviour is from the policy, constrained step. Deviations: those
-of :mod:`safe_rl_ros.algorithms.trc`; segments have one length for all environments, and rows of an unknown behaviour
-(logged data) are left out, since they have no importance weight.
+of :mod:`safe_rl_ros.algorithms.trc`; segments have one length for all environments; traces end at an epoch's end, since
+the buffer holds the rows of one environment of one epoch together (200 rows with the shipped settings: 1000 steps of 5
+environments); rows of an unknown behaviour (logged data) are left out, since they have no importance weight.
 """
 
 from __future__ import annotations
@@ -17,7 +18,12 @@ from pydantic import Field
 from torch import Tensor
 
 from safe_rl_ros.algorithms.base import EpochStats
-from safe_rl_ros.algorithms.trust_region_base import SurrogateRows, TrustRegionConfig, TrustRegionLearner
+from safe_rl_ros.algorithms.trust_region_base import (
+    RegionConfig,
+    SurrogateRows,
+    TrustRegionConfig,
+    TrustRegionLearner,
+)
 from safe_rl_ros.data.replay_buffer import ReplayBuffer
 from safe_rl_ros.functional.cvar_surrogate import probability_ratio, truncated_ratio
 from safe_rl_ros.functional.returns import retrace, variance_retrace
@@ -25,7 +31,7 @@ from safe_rl_ros.functional.trust_region import adapted_max_kl, gaussian_kl, gau
 from safe_rl_ros.types import FloatArray, TransitionBatch
 
 
-class ReplayedRegionConfig(TrustRegionConfig):
+class ReplayedRegionConfig(RegionConfig):
     """What OffTRC and OffCPO share; an update is meant to see 1000 new steps. (*) is not from the paper."""
 
     batch_size: int = Field(5000, ge=1, description="Rows per update: the newest rollout, the rest older segments.")
@@ -37,7 +43,7 @@ class ReplayedRegionConfig(TrustRegionConfig):
     trace: bool = Field(True, description="True if targets look further than one step, with gae_lambda.")
 
 
-class OffTRCConfig(ReplayedRegionConfig):
+class OffTRCConfig(ReplayedRegionConfig, TrustRegionConfig):
     """OffTRC with the paper's values."""
 
     name: Literal["offtrc"] = Field("offtrc", description="Algorithm: off-policy trust region with a CVaR constraint.")

@@ -27,7 +27,7 @@ from pydantic import Field
 from torch import Tensor
 
 from safe_rl_ros.algorithms.off_policy import Metrics, Minibatch, PositiveNumber, descend
-from safe_rl_ros.algorithms.off_policy_config import SafetyValueConfig
+from safe_rl_ros.algorithms.off_policy_config import SafetyTermConfig
 from safe_rl_ros.algorithms.safety_value import SafetyValueLearner, constraint_term, executable_sample
 from safe_rl_ros.functional.reachability import safety_bellman_target, unsafe_depth
 from safe_rl_ros.functional.soft_actor_critic import critic_error
@@ -37,7 +37,7 @@ from safe_rl_ros.networks import SafetyCriticEnsemble
 _UNTRAINED_RISK = 1.0 / (1.0 + math.e)  # sigmoid(-1): with a value of 0, the veto would stop all exploration
 
 
-class ReachabilityConfig(SafetyValueConfig):
+class ReachabilityConfig(SafetyTermConfig):
     """Reachability; values marked (*) are common ones that are not from a paper."""
 
     name: Literal["reachability"] = Field("reachability", description="Algorithm: Hamilton-Jacobi safety value.")

@@ -21,13 +21,13 @@ from pydantic import Field
 from torch import Tensor
 
 from safe_rl_ros.algorithms.off_policy import Metrics, Minibatch, PositiveNumber
-from safe_rl_ros.algorithms.off_policy_config import RiskConfig
+from safe_rl_ros.algorithms.off_policy_config import RiskConfig, SafetyTermConfig
 from safe_rl_ros.algorithms.risk_fitting import risk_step, worst_risk
 from safe_rl_ros.algorithms.safety_value import SafetyValueLearner, constraint_term, executable_sample
 from safe_rl_ros.functional.masked_policy import masked_risk
 
 
-class SQRLConfig(RiskConfig):
+class SQRLConfig(RiskConfig, SafetyTermConfig):
     """SQRL; values marked (*) are common ones that could not be checked against the paper's appendix."""
 
     name: Literal["sqrl"] = Field("sqrl", description="Algorithm: safety Q-functions for reinforcement learning.")

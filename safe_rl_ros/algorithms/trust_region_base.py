@@ -30,21 +30,11 @@ from safe_rl_ros.functional.trust_region import (
 from safe_rl_ros.types import Float32Array, FloatArray
 
 
-class TrustRegionConfig(CostCriticConfig):
+class RegionConfig(CostCriticConfig):
     """What every algorithm with the constrained trust-region step needs; values marked (*) are not from the papers."""
 
     cost_alpha: float = Field(
         0.125, gt=0.0, le=1.0, description="Tail mass of the CVaR of the cost return; 1 constrains its expectation."
-    )
-    variance_form: Literal["second_moment", "central"] = Field(
-        "second_moment",
-        description="Errors of the cost variance: second_moment as printed, (c + gamma V')^2 - V^2, or central,"
-        " (c + gamma V' - V)^2, which is the same on average but less noisy and never negative (*).",
-    )
-    surrogate_square: bool = Field(
-        False,
-        description="True if the variance surrogate also counts the change in the squared mean cost return, J_C^2,"
-        " which the papers leave out.",
     )
     cost_memory: float = Field(
         0.0,
@@ -61,6 +51,21 @@ class TrustRegionConfig(CostCriticConfig):
     cg_iterations: int = Field(10, ge=1, description="Conjugate-gradient iterations per solve.")
     line_search_backtrack: float = Field(0.8, gt=0.0, lt=1.0, description="Factor of the line search.")
     line_search_tries: int = Field(15, ge=1, description="Tries of the line search before the old policy stays (*).")
+
+
+class TrustRegionConfig(RegionConfig):
+    """What algorithms need that also constrain the spread of the cost return: how its variance is learned and used."""
+
+    variance_form: Literal["second_moment", "central"] = Field(
+        "second_moment",
+        description="Errors of the cost variance: second_moment as printed, (c + gamma V')^2 - V^2, or central,"
+        " (c + gamma V' - V)^2, which is the same on average but less noisy and never negative (*).",
+    )
+    surrogate_square: bool = Field(
+        False,
+        description="True if the variance surrogate also counts the change in the squared mean cost return, J_C^2,"
+        " which the papers leave out.",
+    )
 
 
 @dataclass(frozen=True)
@@ -82,11 +87,13 @@ class SurrogateRows:
 class TrustRegionLearner(CostCriticLearner):
     """Actor, cost critics and the constrained step; subclasses estimate advantages, as their papers do."""
 
-    def __init__(self, config: TrustRegionConfig, obs_dim: int, act_dim: int, seed: int) -> None:
+    def __init__(self, config: RegionConfig, obs_dim: int, act_dim: int, seed: int) -> None:
         """Build the networks from ``seed``; there is no critic of the spread if only the mean is constrained."""
         super().__init__(config, obs_dim, act_dim, seed, spread=config.cost_alpha < 1.0)
         self._region = config
-        self._central = config.variance_form == "central"
+        spread = config if isinstance(config, TrustRegionConfig) else None
+        self._central = spread is not None and spread.variance_form == "central"
+        self._mean_square = spread is not None and spread.surrogate_square
         self._scalars |= {"cost_mean": 0.0, "cost_variance": 0.0, "cost_weight": 0.0}
 
     def _cost_return(self, costs: Float32Array, variance_targets: FloatArray | None) -> CostReturn:
@@ -185,7 +192,7 @@ class TrustRegionLearner(CostCriticLearner):
                 current,
                 alpha=config.cost_alpha,
                 gamma=config.gamma,
-                mean_square=config.surrogate_square,
+                mean_square=self._mean_square,
             )
             return objective, cost
 

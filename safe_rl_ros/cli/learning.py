@@ -69,21 +69,58 @@ def make_config(config: str | None, overrides: list[str], task: str | None, algo
     raise ConfigError(f"{'--algorithm' if algorithm is None else '--task'} is missing ({names})")
 
 
+def make_resumed(
+    config: str | None, overrides: list[str], task: str | None, algorithm: str | None, runs: Path
+) -> tuple[Any, Path]:
+    """Return the session to go on with and the directory that holds the run.
+
+    The run is a directory, or RUNS/<name> of the session that is named or of a change ``name=...``. Its own settings
+    hold, with the changes on top; a session that is named as well must come to the same.
+
+    Raises:
+        ConfigError: no run is named, there is none, or the session that is named is another one.
+    """
+    from safe_rl_ros.training.resume import check_same, own_session
+
+    if config is not None and "=" in config:
+        overrides, config = [config, *overrides], None
+    if config is not None and Path(config).is_dir() and task is None and algorithm is None:
+        return own_session(Path(config), overrides), Path(config).resolve().parent
+    names = [text.removeprefix("name=") for text in overrides if text.startswith("name=")]
+    if names and (config, task, algorithm) == (None, None, None):
+        return own_session(runs / names[-1], overrides), runs
+    if (config, task, algorithm) == (None, None, None):
+        raise ConfigError("nothing to resume: give a run's directory, or the session, or --task and --algorithm")
+    named = make_config(config, overrides, task, algorithm)
+    own = own_session(runs / named.name, overrides)
+    check_same(named, own, runs / named.name)
+    return own, runs
+
+
 @app.command()
 def train(
-    config: Annotated[str | None, typer.Argument(help="Session YAML: a file, or a name in config/train.")] = None,
+    config: Annotated[
+        str | None, typer.Argument(help="Session YAML: a file, or a name in config/train. With --resume also a run.")
+    ] = None,
     overrides: Overrides = None,
     task: Annotated[str | None, typer.Option(help="Instead of a session: the task, by name.")] = None,
     algorithm: Annotated[str | None, typer.Option(help="With --task: the algorithm, by name.")] = None,
     backend: Backend = BackendName.auto,
     runs: Runs = Path("runs"),
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's newest checkpoint.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the run's newest checkpoint, with the run's own settings.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete an existing run of this name first.")] = False,
 ) -> None:
     """Train an algorithm on a task; results go to RUNS/<name>/."""
     from safe_rl_ros.training.run import prepare_directory
 
-    session = make_config(config, overrides or [], task, algorithm)
+    if resume and overwrite:
+        raise ConfigError("both --resume and --overwrite are given: expected one of the two")
+    if resume:
+        session, runs = make_resumed(config, overrides or [], task, algorithm, runs)
+    else:
+        session = make_config(config, overrides or [], task, algorithm)
     chosen = choose_backend(session, backend)
     directory = prepare_directory(session, runs, resume=resume, overwrite=overwrite)
     summary = run_training(session, directory, chosen)

@@ -1,4 +1,4 @@
-"""What the simulated tasks use of Gymnasium 1.1 and later, with stand-ins for older ones.
+"""What our environments use of Gymnasium: registering, the time limit of ``make``, stand-ins for versions before 1.1.
 
 Safety-Gymnasium and OmniSafe need Gymnasium 0.28, and our tasks run beside them in the same process. Only what is
 imported here differs; wrappers and ``make_vec`` of an old Gymnasium know nothing of our vector environments.
@@ -7,9 +7,13 @@ imported here differs; wrappers and ``make_vec`` of an old Gymnasium know nothin
 from __future__ import annotations
 
 import inspect
+import sys
 from typing import TYPE_CHECKING, Any
 
 import gymnasium
+from gymnasium.envs import registration
+
+from safe_rl_ros.types import ConfigError
 
 if TYPE_CHECKING:
     from gymnasium.vector import AutoresetMode, VectorEnv
@@ -37,7 +41,7 @@ else:
                 return cls
 
 
-__all__ = ["AutoresetMode", "VectorEnv", "register"]
+__all__ = ["AutoresetMode", "VectorEnv", "limit_of_make", "register"]
 
 _VECTOR = "vector_entry_point" in inspect.signature(gymnasium.register).parameters
 
@@ -47,3 +51,26 @@ def register(env_id: str, entry_point: str, vector_entry_point: str, kwargs: dic
     more: dict[str, Any] = {"vector_entry_point": vector_entry_point} if _VECTOR else {}
     # The environment checker's warnings about unbounded observations would come with every make.
     gymnasium.register(id=env_id, entry_point=entry_point, kwargs=kwargs, disable_env_checker=True, **more)
+
+
+def limit_of_make() -> dict[str, int]:
+    """Return the ``max_episode_steps`` of the ``gymnasium.make`` that called the caller, by name; empty without one.
+
+    For entry points: ``make`` takes this argument for a wrapper and tells the environment nothing, while our tasks
+    reckon with their limit. It is read from the frame of ``make``, because the hook that would see the wrapper
+    (additional wrappers of a spec) shuts out ``make_vec``.
+
+    Raises:
+        ConfigError: the limit is not positive.
+    """
+    frame = sys._getframe(2)
+    if frame.f_code is not registration.make.__code__:
+        return {}
+    limit = frame.f_locals["max_episode_steps"]
+    if limit is None:  # a spec, as of an environment that was made before, may have one
+        limit = getattr(frame.f_locals.get("env_spec"), "max_episode_steps", None)
+    if limit is None:
+        return {}
+    if limit < 1:
+        raise ConfigError(f"max_episode_steps is {limit}, expected at least 1: every task has a limit")
+    return {"max_episode_steps": int(limit)}

@@ -12,6 +12,7 @@ import numpy as np
 from gymnasium import spaces
 
 from safe_rl_ros.envs.backend import Backend
+from safe_rl_ros.envs.gymnasium_compat import limit_of_make
 from safe_rl_ros.envs.observation import CommandMap, Observer
 from safe_rl_ros.envs.robot_spec import RobotSpec, load_robot_spec
 from safe_rl_ros.envs.tasks.hazard_nav import HazardNav, HazardNavConfig, Layout, TaskState, load_hazard_nav
@@ -195,3 +196,8 @@ def make_robot_env(
     config = task if isinstance(task, HazardNavConfig) else load_hazard_nav(task)
     nav = HazardNav(config, spec.base_radius_m)
     return RobotEnv(backend or MujocoBackend(spec, nav.layout), spec, nav, max_episode_steps, render_mode)
+
+
+def make_registered(**settings: Any) -> RobotEnv:
+    """Return :func:`make_robot_env` with the time limit of ``gymnasium.make``, whose entry point this is."""
+    return make_robot_env(**{**settings, **limit_of_make()})

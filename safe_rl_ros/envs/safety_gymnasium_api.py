@@ -105,7 +105,8 @@ def make(env_id: str, *, cost: CostKind = "cost", **settings: Any) -> SafetyEnv:
     Args:
         env_id: an id of this package.
         cost: what the third value of ``step`` is.
-        settings: fields of the task's configuration, or ``render_mode``.
+        settings: fields of the task's configuration, ``max_episode_steps`` among them, or ``render_mode``. A robot's
+            task takes the arguments of :func:`safe_rl_ros.envs.robot_env.make_robot_env`.
 
     Raises:
         ConfigError: a setting or the kind of cost is wrong.

@@ -14,7 +14,7 @@ from safe_rl_ros.envs.robot_env import make_robot_env
 from safe_rl_ros.ros.filter_parameters import parameters_of
 from safe_rl_ros.ros.robot_backend import RosBackend
 from safe_rl_ros.ros.supervisor import Supervisor, ros_arguments, ros_variables
-from safe_rl_ros.training.session import RobotSession, write_bundle
+from safe_rl_ros.training.session import RobotSession, filter_bundle, write_bundle, write_recovery
 from safe_rl_ros.training.session_config import SessionConfig
 from safe_rl_ros.types import ConfigError
 
@@ -84,6 +84,8 @@ class ExternalSession(RobotSession):
     def deploy(self, algorithm: Algorithm, epoch: int) -> None:
         """Write the networks as a bundle, announce it, and wait until the filter uses it.
 
+        Its policy is what takes the place of a vetoed proposal: the recovery policy where there is one.
+
         Raises:
             BundleError: the filter refused it.
             BackendError: the filter did not answer.
@@ -92,16 +94,20 @@ class ExternalSession(RobotSession):
             return
         bundles = self.directory / "bundles"
         path = bundles / f"epoch_{epoch:05d}"
-        digest = write_bundle(path, algorithm, self.config, self)
+        networks = (path, algorithm, self.config, self)
+        digest = write_recovery(*networks) or write_bundle(*networks)
         self._backend.announce_bundle(path, digest, self.config.ros.startup_timeout_s)
         for old in sorted(bundles.glob("epoch_*"))[:-KEPT_BUNDLES]:
             shutil.rmtree(old)
 
     def deploy_bundle(self, path: Path) -> Bundle:
-        """Announce a bundle on disk and wait until the filter uses it."""
+        """Announce a bundle on disk, or the one of the recovery policy beside it; wait until the filter uses it."""
         bundle = load_bundle(path, spec_hash=self.spec_hash, obs_names=self.obs_names)
         if bundle.critic is not None:
-            self._backend.announce_bundle(path, bundle.hash, self.config.ros.startup_timeout_s)
+            acting, digest = filter_bundle(path, self.config), bundle.hash
+            if acting != path:
+                digest = load_bundle(acting, spec_hash=self.spec_hash, obs_names=self.obs_names).hash
+            self._backend.announce_bundle(acting, digest, self.config.ros.startup_timeout_s)
         self._policy = bundle.policy
         return bundle
 

@@ -101,8 +101,10 @@ def prepare_directory(config: SessionConfig, runs: Path, *, resume: bool, overwr
                 f"run {directory} exists: resume it (--resume), replace it (--overwrite) or choose another name"
             )
         if changed := _changed(config, directory):
+            fixed = f", and of training not {', '.join(SHAPES)}" if config.simulated else ""
             raise ConfigError(
-                f"run {directory} was made with another {', '.join(changed)}: only {MAY_CHANGE} may change on resume"
+                f"run {directory} was made with another {', '.join(changed)}:"
+                f" only {' and '.join(MAY_CHANGE)} may change on resume{fixed}"
             )
     elif resume and not directory.exists():
         raise ConfigError(f"nothing to resume: {directory} does not exist")

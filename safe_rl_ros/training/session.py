@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import gymnasium
 import numpy as np
 
+from safe_rl_ros.algorithms import has_recovery
 from safe_rl_ros.algorithms.base import Algorithm
 from safe_rl_ros.bundle import Bundle, ThresholdMode, load_bundle, save_bundle
 from safe_rl_ros.envs.observation import CommandMap
@@ -140,7 +141,10 @@ class RobotSession:
 
 @dataclass(frozen=True)
 class LiveModel:
-    """The networks of a running session as the filter's model, without a file in between."""
+    """The networks of a running session as the filter's model, without a file in between.
+
+    ``policy`` is what takes the place of a vetoed proposal: the recovery policy where there is one.
+    """
 
     policy: GaussianPolicy
     critic: SafetyCritic
@@ -156,6 +160,15 @@ class LiveModel:
     def sample(self, obs: Float32Array, n: int, rng: np.random.Generator) -> Float32Array:
         """Return n samples (n, C) of the policy, not clipped."""
         return self.policy.sample(obs, n, rng)
+
+    def mean(self, obs: Float32Array) -> Float32Array:
+        """Return the policy's mean action (C,) at obs (O,), in [-1, 1]."""
+        return self.policy.distribution(obs)[0]
+
+
+def filter_bundle(path: Path, config: SessionConfig) -> Path:
+    """Return the bundle that belongs into the filter of a robot with a run's bundle: the recovery policy's, if any."""
+    return path.parent / RECOVERY if has_recovery(config.algorithm) else path
 
 
 def write_bundle(directory: Path, algorithm: Algorithm, config: SessionConfig, session: Session) -> str:
@@ -198,6 +211,7 @@ class InProcessSession(RobotSession):
     def __init__(self, config: SessionConfig, directory: Path | None = None) -> None:
         """Build the environment and arm the filter; ``directory`` is not needed here."""
         spec = config.robot_spec
+        self._config = config
         self.filter = make_action_filter(spec, config.filter)
         super().__init__(SafetyFilterWrapper(make_robot_env(spec, config.robot_task), self.filter), spec)
         self.filter.activate()
@@ -207,13 +221,17 @@ class InProcessSession(RobotSession):
         critic = algorithm.critic()
         if critic is not None:
             name = f"epoch-{epoch}"
-            model = LiveModel(algorithm.policy(), critic, algorithm.threshold, name, self.obs_dim, self.act_dim)
+            recovery = algorithm.recovery()
+            acting = algorithm.policy() if recovery is None else recovery
+            model = LiveModel(acting, critic, algorithm.threshold, name, self.obs_dim, self.act_dim)
             self.filter.set_model(model)
 
     def deploy_bundle(self, path: Path) -> Bundle:
-        """Load a bundle and put it into the filter."""
-        bundle = load_bundle(path, spec_hash=self.spec_hash, obs_names=self.obs_names)
-        self.filter.set_model(bundle)
+        """Load a bundle and put it, or the one of the recovery policy beside it, into the filter."""
+        keys: dict[str, Any] = {"spec_hash": self.spec_hash, "obs_names": self.obs_names}
+        bundle = load_bundle(path, **keys)
+        acting = filter_bundle(path, self._config)
+        self.filter.set_model(bundle if acting == path else load_bundle(acting, **keys))
         self._policy = bundle.policy
         return bundle
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
 
-from safe_rl_ros.algorithms import AlgorithmConfig
+from safe_rl_ros.algorithms import AlgorithmConfig, has_recovery
 from safe_rl_ros.config import StrictModel, apply_overrides, build, dump_yaml, read_yaml
 from safe_rl_ros.envs.robot_spec import RobotSpec, load_robot_spec
 from safe_rl_ros.envs.tasks.hazard_nav import HazardNavConfig
@@ -23,6 +23,8 @@ from safe_rl_ros.types import ConfigError
 
 ROBOT_TASK = "hazard_nav"
 DEFAULT_ROBOT = "rover.yaml"
+RECOVERY_FILTER = {"candidates": "topic", "fallback_mode": "backup_policy"}
+"""With these a robot's filter answers a veto with its model's mean alone: nobody lists candidates."""
 TASK_NAMES: tuple[str, ...] = (ROBOT_TASK, *SIMULATED_TASKS)
 
 if TYPE_CHECKING:
@@ -63,6 +65,7 @@ class SessionConfig(StrictModel):
         if not self.simulated:
             if self.robot is None:
                 raise ValueError(f"robot is missing: task {self.task.name!r} needs a file, or a name in config/robots")
+            self._check_recovery()
         elif self.robot is not None:
             raise ValueError(f"robot is {self.robot!r}, but task {self.task.name!r} is simulated and has no robot")
         elif training.steps_per_epoch % training.num_envs:
@@ -71,6 +74,17 @@ class SessionConfig(StrictModel):
                 f" ({training.num_envs})"
             )
         return self
+
+    def _check_recovery(self) -> None:
+        """Raise ValueError if the algorithm has a recovery policy that the robot's filter would not let act."""
+        if self.filter.critic == "off" or not has_recovery(self.algorithm):
+            return
+        for field, expected in RECOVERY_FILTER.items():
+            if (found := getattr(self.filter, field)) != expected:
+                raise ValueError(
+                    f"filter.{field} is {found!r}, but algorithm {self.algorithm.name!r} answers a veto with its"
+                    f" recovery policy: expected {expected!r} on task {self.task.name!r}"
+                )
 
     @property
     def simulated(self) -> bool:

@@ -26,8 +26,8 @@ from safe_rl_ros.training.checkpoint import latest_checkpoint
 from safe_rl_ros.training.comparison import settings
 from safe_rl_ros.training.run import StopFlag, prepare_directory
 from safe_rl_ros.training.session_config import SessionConfig
-from safe_rl_ros.training.sweep_config import RunPlan, SweepConfig
-from safe_rl_ros.training.sweep_results import write_results
+from safe_rl_ros.training.sweep_config import RunPlan, SweepConfig, with_earlier
+from safe_rl_ros.training.sweep_results import earlier_runs, write_results
 from safe_rl_ros.types import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -135,7 +135,8 @@ class Sweep:
             ConfigError: another process runs this sweep.
         """
         with self._lock():
-            (self.directory / "sweep.yaml").write_text(dump_yaml(self.config), encoding="utf-8")
+            path = self.directory / "sweep.yaml"
+            path.write_text(dump_yaml(with_earlier(self.config, path)), encoding="utf-8")
             try:
                 self._loop(flag, on_change)
             finally:
@@ -145,8 +146,9 @@ class Sweep:
         return all(run.state in (RunState.finished, RunState.kept) for run in self.runs)
 
     def write_results(self) -> None:
-        """Write ``results.csv`` and ``summary.csv`` of all runs as far as they are."""
-        write_results(self.directory, [(run.plan.directory, _note(run)) for run in self.runs])
+        """Write ``results.csv`` and ``summary.csv`` of all runs as far as they are, those of earlier calls included."""
+        runs = [(run.plan.directory, _note(run)) for run in self.runs]
+        write_results(self.directory, [*runs, *earlier_runs(self.directory, {path for path, _ in runs})])
 
     @contextmanager
     def _lock(self) -> Iterator[None]:

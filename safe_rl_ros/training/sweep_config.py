@@ -14,6 +14,7 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 from safe_rl_ros.config import StrictModel, load_config
 from safe_rl_ros.resources import find_resource
 from safe_rl_ros.training.session_config import SessionConfig
+from safe_rl_ros.types import ConfigError
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Settings = dict[str, Any]
@@ -136,6 +137,32 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> SweepConfig:
     """
     file = Path(path)
     return load_config(SweepConfig, find_resource(file if file.suffix else f"{path}.yaml", "config/sweeps"), overrides)
+
+
+def with_earlier(config: SweepConfig, path: Path) -> SweepConfig:
+    """Return the sweep with the tasks, algorithms and seeds of earlier calls, whose ``sweep.yaml`` is at ``path``.
+
+    Where both calls say something, the newer one counts. A file that this version does not read adds nothing.
+    """
+    try:
+        old = load_config(SweepConfig, path)
+    except ConfigError:
+        return config
+
+    def joined(earlier: tuple[Any, ...], now: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(dict.fromkeys((*earlier, *now)))
+
+    seeds = joined(old.seed_list, config.seed_list)
+    known = next((call.seeds for call in (config, old) if call.seed_list == seeds), seeds)
+    return config.model_copy(
+        update={
+            "tasks": joined(old.tasks, config.tasks),
+            "algorithms": joined(old.algorithms, config.algorithms),
+            "seeds": known,
+            "per_task": {**old.per_task, **config.per_task},
+            "per_algorithm": {**old.per_algorithm, **config.per_algorithm},
+        }
+    )
 
 
 def plan_runs(config: SweepConfig, runs: Path, compose: Composer) -> list[RunPlan]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,35 @@ FINAL_COLUMNS = {
 }
 """Column of ``summary.csv`` -> final figure of the run."""
 Note = Mapping[str, Any]
+
+
+def earlier_runs(directory: Path, known: Collection[Path]) -> list[tuple[Path, Note]]:
+    """Return the runs that earlier calls left in a sweep's directory, but for those that are known, with their notes.
+
+    ``state`` is ``kept`` if the run is finished, ``failed`` if the last ``summary.csv`` says so, else ``stopped``.
+    """
+    before: dict[str, dict[str, str]] = {}
+    if (directory / "summary.csv").is_file():
+        with (directory / "summary.csv").open(newline="", encoding="utf-8") as file:
+            before = {row.get("run", ""): row for row in csv.DictReader(file)}
+    found: list[tuple[Path, Note]] = []
+    for path in sorted(config.parent for config in directory.glob("*/*/seed_*/config.yaml")):
+        seed = path.name.removeprefix("seed_")
+        if path in known or not seed.isdecimal():
+            continue
+        last = before.get(_name(path, directory), {})
+        state = "kept" if _finished(path) else "failed" if last.get("state") == "failed" else "stopped"
+        error = last.get("error", "") if state == "failed" else ""
+        of_run = {"task": path.parents[1].name, "algorithm": path.parent.name, "seed": int(seed)}
+        found.append((path, {**of_run, "state": state, "error": error}))
+    return found
+
+
+def _finished(path: Path) -> bool:
+    try:
+        return bool(json.loads((path / "summary.json").read_text(encoding="utf-8"))["finished"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def write_results(directory: Path, runs: Sequence[tuple[Path, Note]], limit: float | None = None) -> tuple[Path, Path]:

@@ -15,6 +15,7 @@ from safe_rl_ros.algorithms import ALGORITHMS
 from safe_rl_ros.bundle import component_hashes, export_bundle, load_bundle, save_bundle
 from safe_rl_ros.config import build
 from safe_rl_ros.data.replay_buffer import ReplayBuffer
+from safe_rl_ros.types import ConfigError
 
 NATURAL_STEP = {"trpo", "csc", "q_ensembles", "trc", "offtrc", "offcpo", "cpo"}
 """Algorithms whose actor moves by natural-gradient steps, so without an optimiser."""
@@ -48,6 +49,26 @@ def same(one, other):
 
 def test_table_of_small_settings_is_complete():
     assert SMALL.keys() == OPTIMISED.keys() == ALGORITHMS.keys()
+
+
+VARIANCE = {"variance_form": "central", "surrogate_square": True}
+MULTIPLIER = {"init_multiplier": 2.0, "multiplier_learning_rate": 1e-3}
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "owners"),
+    [
+        *((option, value, {"trc", "offtrc"}) for option, value in VARIANCE.items()),
+        *((option, value, {"wcsac", "sqrl", "reachability"}) for option, value in MULTIPLIER.items()),
+    ],
+)
+def test_an_option_is_accepted_only_where_it_has_an_effect(name, option, value, owners):
+    settings = {"name": name, option: value}
+    if name in owners:
+        assert getattr(build(ALGORITHMS[name][0], settings, "test"), option) == value
+    else:
+        with pytest.raises(ConfigError, match=option):
+            build(ALGORITHMS[name][0], settings, "test")
 
 
 def test_the_seed_alone_decides_the_first_weights(name):

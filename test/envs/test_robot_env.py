@@ -141,6 +141,12 @@ def test_spaces_and_registration():
     assert env.unwrapped.metadata["render_fps"] == 10
 
 
+def test_the_limit_given_to_make_is_the_tasks_own():
+    env = gymnasium.make("SafeRlRos/HazardNav-v0", max_episode_steps=300)  # longer than the task's 200
+    assert env.unwrapped.max_episode_steps == 300
+    assert gymnasium.make("SafeRlRos/HazardNav-v0").unwrapped.max_episode_steps == 200
+
+
 def test_info_and_reward_by_hand():
     backend = FakeBackend((0.0, 0.0), (0.1, 0.0), (0.0, 0.8))
     env = fake_env(backend)

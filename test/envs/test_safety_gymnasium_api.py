@@ -46,6 +46,12 @@ def test_episodes_end_as_ours_do():
     assert ends == [(False, False), (False, False), (False, True)]
 
 
+@pytest.mark.parametrize("name", ["PointGoal", "JackalNav", "HazardNav"])
+def test_max_episode_steps_is_the_tasks(name):
+    env = api.make(f"SafeRlRos/{name}-v0", max_episode_steps=1500).unwrapped
+    assert getattr(env, "twin", env).max_episode_steps == 1500
+
+
 def test_many_copies_return_six_arrays_and_final_observations():
     envs, plain = (
         api.make_vec("SafeRlRos/CarGoal-v0", 3, max_episode_steps=4),

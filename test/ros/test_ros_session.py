@@ -31,6 +31,15 @@ SMALL = [
     "algorithm.threshold_mode=fixed",
     "algorithm.fixed_threshold=0.05",  # an untrained critic's answer: about half of the proposals are vetoed
 ]
+RECOVERY = [
+    "training.steps_per_epoch=100",
+    "task.max_episode_steps=40",
+    "algorithm.hidden=[8, 8]",
+    "algorithm.batch_size=16",
+    "algorithm.learning_starts=40",
+    "algorithm.gradient_steps_per_row=0.16",
+    "algorithm.fixed_threshold=0.05",
+]
 
 
 def node_processes(directory: Path) -> list[int]:
@@ -53,8 +62,9 @@ def test_a_simulated_task_is_refused_before_a_process_is_started(tmp_path: Path)
     assert not (tmp_path / "log").exists()
 
 
-def test_training_over_ros_equals_training_in_process(tmp_path: Path) -> None:
-    config = load_session_config("csc_hazard_nav.yaml", [*SMALL, "training.total_steps=300"])
+@pytest.mark.parametrize("name", ["csc", "recovery_rl"])
+def test_training_over_ros_equals_training_in_process(name: str, tmp_path: Path) -> None:
+    config = compose_session("hazard_nav", name, [*(SMALL if name == "csc" else RECOVERY), "training.total_steps=300"])
     here = prepare_directory(config, tmp_path / "here", resume=False)
     ros = prepare_directory(config, tmp_path / "ros", resume=False)
     train(config, here)

@@ -8,7 +8,10 @@ from safe_rl_ros.config import load_config
 from safe_rl_ros.envs.vector import SIMULATED_TASKS
 from safe_rl_ros.training import algorithm_settings, session_config
 from safe_rl_ros.training.algorithm_settings import merge
+from safe_rl_ros.training.comparison import group_runs
+from safe_rl_ros.training.metrics import write_csv
 from safe_rl_ros.training.run import open_session
+from safe_rl_ros.training.run_records import load_record
 from safe_rl_ros.training.session_config import (
     TASK_NAMES,
     SessionConfig,
@@ -48,6 +51,33 @@ def test_on_the_robot_s_task_names_give_the_shipped_session(algorithm: str) -> N
     assert composed.robot == shipped.robot
     for key in ("total_steps", "steps_per_epoch", "buffer_capacity"):
         assert getattr(composed.training, key) == getattr(shipped.training, key)
+
+
+@pytest.mark.parametrize("algorithm", ["cpo", "cppo", "offcpo", "offtrc", "trc", "wcsac"])
+def test_the_cost_limits_fit_tasks_of_many_violations_and_the_one_that_ends_with_the_first(
+    algorithm: str, tmp_path: Path
+) -> None:
+    for task, per_episode in (("point_goal", 25.0), ("hazard_nav", 0.1)):  # a failure in ten episodes costs .1 each
+        config: Any = compose_session(task, algorithm)
+        length = config.task.max_episode_steps
+        assert config.algorithm.cost_limit * length == pytest.approx(per_episode)
+        if algorithm == "wcsac":
+            assert config.algorithm.horizon == length
+        directory = tmp_path / task
+        write_session_config(config, directory)
+        write_csv(directory / "metrics.csv", [{"epoch": 0, "steps": 1000}])
+        (groups,) = group_runs([load_record(directory)]).values()
+        assert groups[0].limit == pytest.approx(per_episode)
+
+
+def test_an_epoch_has_200_rows_of_each_environment_as_offtrc_says() -> None:
+    training = compose_session("point_goal", "offtrc").training
+    assert training.steps_per_epoch // training.num_envs == 200
+
+
+def test_no_other_algorithm_has_a_cost_limit() -> None:
+    limited = {name for name, (config, _) in ALGORITHMS.items() if "cost_limit" in config.model_fields}
+    assert limited == {"cpo", "cppo", "offcpo", "offtrc", "trc", "wcsac"}
 
 
 def test_later_settings_win_and_the_rest_stays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

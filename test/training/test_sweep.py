@@ -1,5 +1,6 @@
 """The sweep's order, states and stopping, with workers that only speak as real ones do."""
 
+import csv
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ from safe_rl_ros.config import build
 from safe_rl_ros.training.run import StopFlag
 from safe_rl_ros.training.session_config import compose_session
 from safe_rl_ros.training.sweep import RunState, RunStatus, Sweep
-from safe_rl_ros.training.sweep_config import SweepConfig, plan_runs
+from safe_rl_ros.training.sweep_config import SweepConfig, load_sweep, plan_runs
 from safe_rl_ros.types import ConfigError
 
 # Speaks as sweep_worker does. A file "behave" in the run's directory says what goes wrong.
@@ -265,3 +266,34 @@ def test_the_status_of_a_run_that_goes_on_counts_from_its_checkpoint(tmp_path: P
     (directory_of(work, 0) / "checkpoints" / "epoch_00001").mkdir(parents=True)
     again: RunStatus = sweep(tmp_path, algorithms=["trpo"], seeds=[0]).runs[0]
     assert (again.state, again.epoch, again.epochs) == (RunState.waiting, 1, 2)
+
+
+def test_a_smaller_call_keeps_the_results_of_the_runs_before_it(tmp_path: Path) -> None:
+    behave(tmp_path, "csc/seed_1", "error")
+    sweep(tmp_path, per_algorithm={"csc": {"algorithm": {"alpha": 2e-4}}}).run(StopFlag())
+    top = tmp_path / "s"
+    first = (top / "results.csv").read_text().splitlines()
+    assert len(first) == 1 + 4
+    (top / "point_goal" / "notes").mkdir()  # no run
+
+    smaller = sweep(tmp_path, algorithms=["trpo"], seeds=[1, 2])
+    assert list(states(smaller)) == ["trpo/seed_1", "trpo/seed_2"]
+    assert smaller.run(StopFlag())
+    with (top / "summary.csv").open(newline="") as file:
+        rows = {row["run"].removeprefix("point_goal/"): row for row in csv.DictReader(file)}
+    assert {run: (row["state"], row["algorithm"], row["seed"], row["steps"]) for run, row in rows.items()} == {
+        "trpo/seed_1": ("kept", "trpo", "1", "1000"),
+        "trpo/seed_2": ("finished", "trpo", "2", "1000"),
+        "trpo/seed_0": ("kept", "trpo", "0", "1000"),
+        "csc/seed_0": ("kept", "csc", "0", "1000"),
+        "csc/seed_1": ("failed", "csc", "1", "1000"),
+    }
+    assert rows["csc/seed_1"]["error"] == "ValueError: the policy is not finite"
+    later = (top / "results.csv").read_text().splitlines()
+    assert set(later) >= set(first)
+    assert len(later) == 1 + 5
+    # And what is written about the sweep is all of it, so that it can be called again as a whole.
+    whole = load_sweep(top / "sweep.yaml")
+    assert (whole.algorithms, whole.seed_list) == (("trpo", "csc"), (0, 1, 2))
+    assert whole.per_algorithm == {"csc": {"algorithm": {"alpha": 2e-4}}}
+    assert len(plan_runs(whole, tmp_path, compose_session)) == 6

@@ -3,9 +3,9 @@ from typing import Any
 
 import pytest
 
-from safe_rl_ros.config import build
+from safe_rl_ros.config import build, dump_yaml
 from safe_rl_ros.training.session_config import SessionConfig, compose_session
-from safe_rl_ros.training.sweep_config import SweepConfig, as_overrides, load_sweep, plan_runs
+from safe_rl_ros.training.sweep_config import SweepConfig, as_overrides, load_sweep, plan_runs, with_earlier
 from safe_rl_ros.types import ConfigError
 
 BASE: dict[str, Any] = {"name": "s", "tasks": ["a", "b"], "algorithms": ["x", "y"], "seeds": [3, 5]}
@@ -104,3 +104,19 @@ def test_the_sweeps_that_come_along_are_valid(name: str, runs: int, tmp_path: Pa
 def test_an_unknown_sweep_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"nothing\.yaml"):
         load_sweep("nothing")
+
+
+def test_a_call_is_written_down_with_those_before_it(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.yaml"
+    ranged = sweep(seeds={"first": 0, "count": 3})
+    assert with_earlier(ranged, path) == ranged
+    path.write_text(dump_yaml(ranged))
+    assert with_earlier(ranged, path) == ranged
+    one = sweep(algorithms=["z"], seeds=[1], per_algorithm={"z": {"algorithm": {"gamma": 0.9}}})
+    joined = with_earlier(one, path)
+    assert joined.algorithms == ("x", "y", "z")
+    assert joined.seeds == ranged.seeds
+    assert joined.per_algorithm == one.per_algorithm
+    assert with_earlier(sweep(seeds=[9]), path).seeds == (0, 1, 2, 9)
+    path.write_text("name: of another version\n")
+    assert with_earlier(one, path) == one

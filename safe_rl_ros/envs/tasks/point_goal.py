@@ -8,6 +8,6 @@ from safe_rl_ros.envs.tasks.goal_world import GoalWorldConfig
 
 
 class PointGoalConfig(GoalWorldConfig):
-    """The goal task of the point robot. Actions: forward thrust, yaw rate to hold."""
+    """The goal task of the point robot. Actions: thrust along its axis, torque about the vertical axis."""
 
     name: Literal["point_goal"] = "point_goal"

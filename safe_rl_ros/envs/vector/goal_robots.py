@@ -8,7 +8,8 @@ to be seen only.
 from __future__ import annotations
 
 POINT_TIME_STEP_S, POINT_FRAME_SKIP = 0.002, 10
-CAR_TIME_STEP_S, CAR_FRAME_SKIP = 0.004, 5  # Safety Gym's car has this time step too; control is at 50 Hz for both
+# Both are controlled every 20 ms. Safety-Gymnasium's car has this time step too, but 10 of them: a period of 40 ms.
+CAR_TIME_STEP_S, CAR_FRAME_SKIP = 0.004, 5
 
 _SENSORS = """
   <sensor>

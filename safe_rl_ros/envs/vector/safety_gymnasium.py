@@ -22,9 +22,13 @@ from safe_rl_ros.envs.tasks.safety_gymnasium import SafetyGymnasiumConfig, subst
 from safe_rl_ros.envs.vector.base import Outcome, Rows, State, TwinInfo, VectorTwin
 from safe_rl_ros.types import BackendError, BoolArray, ConfigError, Float32Array, FloatArray
 
-INSTALL = (
-    "pip install --no-deps safety-gymnasium==1.0.0 gymnasium-robotics==1.2.2, with gymnasium 0.28.1 and numpy 1.26"
-)
+INSTALL = """it needs a virtual environment of Python 3.11 of its own. In a checkout of this package:
+  pip install torch==2.13.0 gymnasium==0.28.1 numpy==1.26.4 mujoco==3.3.7 pygame==2.6.1 pandas==2.0.3 scipy xmltodict \\
+      pyyaml imageio PyOpenGL glfw jinja2 matplotlib onnx onnxruntime protobuf pydantic rich rosbags ruamel.yaml \\
+      safetensors threadpoolctl transforms3d typer
+  pip install --no-deps safety-gymnasium==1.0.0 gymnasium-robotics==1.2.2 pettingzoo .
+"""
+"""All that training on its ids needs. Its own pins and those of this package exclude each other: hence --no-deps."""
 
 
 @contextmanager
@@ -60,7 +64,7 @@ def import_safety_gymnasium() -> Any:
             module = import_module("safety_gymnasium")
     except Exception as error:  # beside a missing module: whatever its import makes of libraries it was not made for
         raise ConfigError(
-            f"task safety_gymnasium needs the package safety-gymnasium, which cannot be imported ({error}): {INSTALL}"
+            f"task safety_gymnasium needs the package safety-gymnasium, which cannot be imported ({error});\n{INSTALL}"
         ) from error
     return module
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from safe_rl_ros.config import StrictModel, build
+from safe_rl_ros.envs.gymnasium_compat import limit_of_make
 from safe_rl_ros.envs.vector import SIMULATED_TASKS, make_vector_env
 from safe_rl_ros.envs.vector.base import VectorTwin
 from safe_rl_ros.types import ConfigError, Float32Array
@@ -82,6 +83,11 @@ def make_single(
         ConfigError: the task is unknown or a setting is wrong.
     """
     return SingleTwin(make_vector_env(_configured(task, config, settings), 1, autoreset=False), render_mode)
+
+
+def make_registered(task: str, **settings: Any) -> SingleTwin:
+    """Return :func:`make_single` with the time limit of ``gymnasium.make``, whose entry point this is."""
+    return make_single(task, **{**settings, **limit_of_make()})
 
 
 def make_vector(

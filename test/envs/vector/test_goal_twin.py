@@ -47,6 +47,14 @@ def looped_distances(twin):
     return np.array(goal), np.array(hazard)
 
 
+@pytest.mark.parametrize(("task", "steps", "time_step_s"), [("point_goal", 10, 0.002), ("car_goal", 5, 0.004)])
+def test_both_robots_are_controlled_every_20_ms(task, steps, time_step_s):
+    twin = make(task, 1)
+    assert twin.physics.model.opt.timestep == time_step_s
+    assert twin.physics.period_s == pytest.approx(steps * time_step_s) == pytest.approx(0.02)
+    assert twin.control_rate_hz == 50.0
+
+
 @pytest.mark.parametrize("task", ROBOTS)
 def test_every_step_pays_what_the_positions_say(task):
     twin = make(task, 6)

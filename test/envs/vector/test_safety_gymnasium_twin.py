@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from gymnasium import spaces
 
 from safe_rl_ros.envs.tasks.safety_gymnasium import substitute_margin
 from safe_rl_ros.envs.vector import load_simulated_task, make_vector_env
-from safe_rl_ros.envs.vector.safety_gymnasium import import_safety_gymnasium
+from safe_rl_ros.envs.vector.safety_gymnasium import INSTALL, import_safety_gymnasium
 from safe_rl_ros.types import BackendError, ConfigError
 
 NAME = "safety_gymnasium"
@@ -152,6 +154,18 @@ def test_without_the_package_the_error_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, NAME, None)
     with pytest.raises(ConfigError, match="pip install --no-deps safety-gymnasium"):
         twin_of()
+
+
+def test_the_recipe_holds_everything_that_training_needs():
+    setup = Path(__file__).resolve().parents[3] / "setup.py"
+    (required,) = re.findall(r"install_requires=\[(.*?)\]", setup.read_text(), re.DOTALL)
+    names = re.findall(r'^ *"([A-Za-z0-9_.-]+?)[<>=]', required, re.MULTILINE)
+    assert len(names) > 10
+    recipe = set(re.findall(r"[A-Za-z0-9_.-]+", INSTALL))
+    assert set(names) <= recipe
+    assert INSTALL.rstrip().endswith(" .")  # this package itself
+    docs = (setup.parent / "docs" / "tasks.md").read_text().split()
+    assert {word for word in INSTALL.split() if "==" in word} <= set(docs)
 
 
 def test_the_margin_is_positive_exactly_without_cost():

@@ -73,6 +73,51 @@ def test_make_vec(task):
     envs.close()
 
 
+@pytest.mark.parametrize("task", IDS)
+def test_the_limit_given_to_make_is_the_tasks_own(task):
+    env = gymnasium.make(f"SafeRlRos/{IDS[task]}-v0", max_episode_steps=1200)  # longer than the task's default
+    assert env.unwrapped.twin.max_episode_steps == env.unwrapped.twin.config.max_episode_steps == 1200
+    again = gymnasium.make(env.spec)
+    assert again.unwrapped.twin.max_episode_steps == 1200
+    assert gymnasium.make(f"SafeRlRos/{IDS[task]}-v0").unwrapped.twin.max_episode_steps == 1000
+    copies = gymnasium.make_vec(f"SafeRlRos/{IDS[task]}-v0", 2, vectorization_mode="sync", max_episode_steps=7)
+    assert [copy.unwrapped.twin.max_episode_steps for copy in copies.envs] == [7, 7]
+
+
+def test_an_episode_goes_on_to_a_limit_beyond_the_default():
+    env = gymnasium.make("SafeRlRos/PointGoal-v0", max_episode_steps=1005)
+    env.reset(seed=0)
+    ends = [env.step(np.zeros(2))[3] for _ in range(1005)]
+    assert ends == [False] * 1004 + [True]
+
+
+@pytest.mark.parametrize("task", ["PointGoal", "HazardNav"])
+@pytest.mark.parametrize("limit", [0, -1])
+def test_make_refuses_to_go_without_a_limit(task, limit):
+    with pytest.raises(ConfigError, match=f"max_episode_steps is {limit}, expected at least 1"):
+        gymnasium.make(f"SafeRlRos/{task}-v0", max_episode_steps=limit)
+
+
+def crash(env) -> tuple[int, float]:
+    """Drive straight ahead until a contact; return the steps that took and the cost of the last one."""
+    env.reset(seed=0)
+    for step in range(1, 300):
+        _, _, terminated, _, info = env.step(np.array([1.0, 0.0], np.float32))
+        if terminated:
+            return step, info["cost"]
+    raise AssertionError("no contact")
+
+
+def test_the_cost_of_a_contact_counts_the_steps_of_the_limit_given_to_make():
+    step, cost = crash(gymnasium.make("SafeRlRos/JackalNav-v0", max_episode_steps=300))
+    assert (step, cost) == crash(make_single("jackal_nav", max_episode_steps=300))
+    config = SIMULATED_TASKS["jackal_nav"].config()
+    rest = sum(config.failure_discount**t for t in range(1, 300 - step + 1))
+    assert rest < cost < rest + 1.0  # and the step's own sigmoid
+    _, default = crash(make_single("jackal_nav"))
+    assert default > cost + 1.0
+
+
 def test_gymnasiums_statistics_wrapper_counts_our_episodes():
     envs = gymnasium.wrappers.vector.RecordEpisodeStatistics(
         gymnasium.make_vec("SafeRlRos/PointGoal-v0", num_envs=2, max_episode_steps=5)
