@@ -15,6 +15,7 @@ sys.path.append(str(Path(__file__).resolve().parent.parent))  # benchmarks are n
 
 from benchmarks import peer_runs, peer_trainer, peers
 from benchmarks.peer_runs import Job, RunFailedError, RunFigures, Runner
+from safe_rl_ros.training.sweep_config import as_overrides, load_sweep
 
 CHILD = """#!{python}
 import json, sys
@@ -86,7 +87,9 @@ def test_the_plan_goes_seed_by_seed() -> None:
     )
     jobs = peers.plan(options)
     assert [(job.method, job.seed) for job in jobs[:4]] == [("offtrc", 3), ("CPO", 3), ("SACLag", 3), ("offtrc", 4)]
-    assert jobs[0] == Job("offtrc", 3, 50, overrides=("a=1",))
+    tuned = as_overrides(load_sweep("point_goal").per_algorithm["offtrc"])
+    assert jobs[0] == Job("offtrc", 3, 50, overrides=(*tuned, "a=1"))  # what was asked for comes last and wins
+    assert "training.num_envs=20" in tuned
     assert jobs[1] == Job("CPO", 3, 50, 10, 2)
     assert jobs[2] == Job("SACLag", 3, 50, None, 2)
     assert len({job.name for job in jobs}) == 6
