@@ -7,12 +7,13 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from safe_rl_ros.algorithms.base import Algorithm, EpochStats, Learner, OnPolicyAlgorithm
+from safe_rl_ros.algorithms.base import Algorithm, EpochStats, Learner
 from safe_rl_ros.algorithms.cpo import CPO, CPOConfig
 from safe_rl_ros.algorithms.cppo import CPPO, CPPOConfig
 from safe_rl_ros.algorithms.csc import CSC, CSCConfig
 from safe_rl_ros.algorithms.offcpo import OffCPO, OffCPOConfig
 from safe_rl_ros.algorithms.offtrc import OffTRC, OffTRCConfig
+from safe_rl_ros.algorithms.on_policy import OnPolicyAlgorithm
 from safe_rl_ros.algorithms.q_ensembles import QEnsembles, QEnsemblesConfig
 from safe_rl_ros.algorithms.reachability import Reachability, ReachabilityConfig
 from safe_rl_ros.algorithms.recovery_rl import RecoveryRL, RecoveryRLConfig

@@ -38,6 +38,7 @@ class OnPolicyConfig(StrictModel):
         description="Action whose likelihood is raised or lowered where the filter replaced the proposal: the proposal"
         " (the filter is part of the environment), the executed one, or none (row left out of the policy step).",
     )
+    device: Device = Field("cpu", description="Where networks and batches live: cpu, cuda, or auto.")
 
     @field_validator("hidden")
     @classmethod

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
@@ -122,10 +121,6 @@ class CostCriticLearner(Learner):
     def return_limit(self) -> float:
         """Return d / (1 - gamma), the limit on the discounted cost return."""
         return self._common.cost_limit / (1.0 - self._common.gamma)
-
-    def _tensor(self, values: npt.ArrayLike) -> Tensor:
-        """Return ``values`` as float32 on the learner's device."""
-        return torch.from_numpy(np.asarray(values, dtype=np.float32)).to(self.device)
 
     def _evaluate(self, batch: TransitionBatch) -> CriticValues:
         """Return the critics at all rows; where the next row goes on from this one, its values are reused."""

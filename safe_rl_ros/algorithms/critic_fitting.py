@@ -32,7 +32,7 @@ VIOLATION_COST = 0.5
 """A cost of at least this is a violation: binary costs are 0 or 1, sigmoid costs are .5 where the margin is 0."""
 
 SampleActions = Callable[[Tensor, int], Tensor]
-"""(obs (B, O), n) -> n policy actions per row (n, B, C), clipped to [-1, 1]."""
+"""(obs (B, O), n) -> n policy actions per row (n, B, C), clipped to [-1, 1], on the device of ``obs``."""
 
 
 @dataclass(frozen=True)
@@ -57,20 +57,22 @@ def draw_batches(
     config: SafetyCriticConfig,
     *,
     policy_rows: bool,
+    device: torch.device,
 ) -> Iterator[CriticBatch]:
-    """Yield ``critic_updates`` minibatches; ``policy_rows`` adds the rows of the conservative term."""
+    """Yield ``critic_updates`` minibatches on ``device``; ``policy_rows`` adds the rows of the conservative term."""
     rows, n = config.critic_batch_size, config.policy_action_samples
     for first in range(0, config.critic_updates, STEPS_PER_DRAW):
         steps = min(STEPS_PER_DRAW, config.critic_updates - first)
         drawn = buffer.sample(steps * rows, rng)
-        obs, next_obs = torch.from_numpy(drawn.obs), torch.from_numpy(drawn.next_obs)
-        parts = [torch.cat((obs, critic_actions(drawn, config.shaped_rows)), dim=1).view(steps, rows, -1)]
+        obs, next_obs = torch.from_numpy(drawn.obs).to(device), torch.from_numpy(drawn.next_obs).to(device)
+        actions = critic_actions(drawn, config.shaped_rows).to(device)
+        parts = [torch.cat((obs, actions), dim=1).view(steps, rows, -1)]
         if policy_rows:
             parts.append(_at_policy_actions(obs, sample_actions(obs, n), steps))
         now = torch.cat(parts, dim=1)
         following = _at_policy_actions(next_obs, sample_actions(next_obs, n), steps)
-        cost = torch.from_numpy(drawn.cost >= VIOLATION_COST).float().view(steps, rows)
-        terminated = torch.from_numpy(drawn.terminated).float().view(steps, rows)
+        cost = torch.from_numpy(drawn.cost >= VIOLATION_COST).to(device).float().view(steps, rows)
+        terminated = torch.from_numpy(drawn.terminated).to(device).float().view(steps, rows)
         for i in range(steps):
             yield CriticBatch(now[i], following[i], cost[i], terminated[i])
 
@@ -112,7 +114,7 @@ def fit_safety_critic(
     Returns means over all steps and members: the squared Bellman error (also under cross entropy), the
     conservative gap, and the risk of data and policy actions.
     """
-    sums = torch.zeros(4)
+    sums = torch.zeros(4, device=next(critic.parameters()).device)
     steps = 0
     for batch in batches:
         rows = batch.cost.shape[0]

@@ -20,9 +20,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from safe_rl_ros.algorithms.base import EpochStats, OnPolicyAlgorithm, PolicyRows
+from safe_rl_ros.algorithms.base import EpochStats
 from safe_rl_ros.algorithms.config import SafetyCriticConfig
 from safe_rl_ros.algorithms.critic_fitting import draw_batches, fit_safety_critic, mean_risk
+from safe_rl_ros.algorithms.on_policy import OnPolicyAlgorithm, PolicyRows
 from safe_rl_ros.data.replay_buffer import ReplayBuffer
 from safe_rl_ros.functional.safety_critic import lagrangian_advantage, update_multiplier, veto_threshold
 from safe_rl_ros.inference import SafetyCritic
@@ -122,7 +123,7 @@ class CSC(OnPolicyAlgorithm):
             self.safety_critic,
             self.safety_critic_target,
             self._optimizers["safety_critic"],
-            draw_batches(buffer, sample_actions, self._rng(), config, policy_rows=True),
+            draw_batches(buffer, sample_actions, self._rng(), config, policy_rows=True, device=self.device),
             alpha=config.alpha,
             gamma=config.safety_gamma,
             tau=config.target_tau,

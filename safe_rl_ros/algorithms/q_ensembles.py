@@ -15,9 +15,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from safe_rl_ros.algorithms.base import EpochStats, OnPolicyAlgorithm
+from safe_rl_ros.algorithms.base import EpochStats
 from safe_rl_ros.algorithms.config import SafetyCriticConfig
 from safe_rl_ros.algorithms.critic_fitting import draw_batches, fit_safety_critic, mean_risk
+from safe_rl_ros.algorithms.on_policy import OnPolicyAlgorithm
 from safe_rl_ros.data.replay_buffer import ReplayBuffer
 from safe_rl_ros.functional.safety_critic import lagrangian_advantage, update_multiplier, veto_threshold
 from safe_rl_ros.inference import SafetyCritic
@@ -118,7 +119,7 @@ class QEnsembles(OnPolicyAlgorithm):
             self.safety_critic,
             self.safety_critic_target,
             self._optimizers["safety_critic"],
-            draw_batches(buffer, sample_actions, self._rng(), config, policy_rows=False),
+            draw_batches(buffer, sample_actions, self._rng(), config, policy_rows=False, device=self.device),
             alpha=0.0,
             gamma=config.safety_gamma,
             tau=config.target_tau,

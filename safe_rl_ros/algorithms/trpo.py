@@ -6,8 +6,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from safe_rl_ros.algorithms.base import EpochStats, OnPolicyAlgorithm
+from safe_rl_ros.algorithms.base import EpochStats
 from safe_rl_ros.algorithms.config import OnPolicyConfig
+from safe_rl_ros.algorithms.on_policy import OnPolicyAlgorithm
 from safe_rl_ros.data.replay_buffer import ReplayBuffer
 from safe_rl_ros.types import TransitionBatch
 

@@ -14,6 +14,7 @@ from safe_rl_ros.data.replay_buffer import ReplayBuffer
 from safe_rl_ros.networks import SafetyCriticEnsemble
 from safe_rl_ros.types import TransitionBatch
 
+CPU = torch.device("cpu")
 GAMMA, HORIZON, SPREAD = 0.95, 20, 0.6
 POLICY_MEAN, DATA_MEAN = 0.0, 0.3
 
@@ -82,7 +83,7 @@ def fit(batch, *, alpha, updates=1500, gamma=GAMMA, seed=0, **changes):
         critic,
         target,
         adam(critic, 2e-3),
-        draw_batches(buffer, policy, np.random.default_rng(seed), config, policy_rows=True),
+        draw_batches(buffer, policy, np.random.default_rng(seed), config, policy_rows=True, device=CPU),
         alpha=alpha,
         gamma=gamma,
         tau=0.02,
@@ -182,7 +183,7 @@ def test_batches_pair_states_with_policy_actions(few_rows):
         # sample i of state s is s + 10 (i + 1): shows which state and which sample each row belongs to
         return obs.expand(n, -1, -1) + 10.0 * torch.arange(1, n + 1).view(n, 1, 1)
 
-    batches = list(draw_batches(buffer, marked, np.random.default_rng(0), config, policy_rows=True))
+    batches = list(draw_batches(buffer, marked, np.random.default_rng(0), config, policy_rows=True, device=CPU))
     assert len(batches) == 53
     for batch in batches:
         assert batch.now.shape == (8 + 24, 2)

@@ -14,15 +14,22 @@ from safe_rl_ros.config import build
 from safe_rl_ros.data.replay_buffer import ReplayBuffer
 from safe_rl_ros.types import ConfigError
 
-MOVABLE = [name for name, (config, _) in ALGORITHMS.items() if "device" in config.model_fields]
-CPU_ONLY = {"trpo", "csc", "q_ensembles"}
 NO_GPU = "torch.cuda.is_available() is False here: there is no GPU to compare with"
 PARITY = {"rtol": 2e-3, "atol": 2e-5}
 """How far parameters may be apart after two updates: float32 sums in another order, then Adam's division by roots."""
 
 
-def on(name, device, seed=0):
-    config = build(ALGORITHMS[name][0], {"name": name, "device": device} | SMALL[name], "test")
+OTHER_WAYS = [
+    ("trpo", {"state_dependent_std": True, "intervened_rows": "mask", "entropy_coef": 0.01}),
+    ("csc", {"bellman_loss": "cross_entropy", "shaped_rows": "executed", "policy_action_samples": 2}),
+    ("csc", {"intervened_rows": "executed", "state_dependent_std": True, "multiplier_init": 0.5}),
+    ("q_ensembles", {"pessimism": "max", "bellman_loss": "cross_entropy", "policy_action_samples": 2}),
+]
+"""Options of the on-policy algorithms that compute what their defaults do not."""
+
+
+def on(name, device, seed=0, **options):
+    config = build(ALGORITHMS[name][0], {"name": name, "device": device} | SMALL[name] | options, "test")
     return make_algorithm(config, OBS_DIM, ACT_DIM, seed)
 
 
@@ -37,12 +44,11 @@ def two_epochs(algorithm, make_rollout, start=None):
     return [run_epoch(algorithm, buffer, fixed, epoch) for epoch in range(2)]
 
 
-def test_new_algorithms_have_a_device():
-    assert set(MOVABLE) == set(ALGORITHMS) - CPU_ONLY
-    assert all(ALGORITHMS[name][0].model_fields["device"].default == "cpu" for name in MOVABLE)
+def test_every_algorithm_has_a_device_and_it_is_the_cpu_unless_told_otherwise():
+    assert {config.model_fields["device"].default for config, _ in ALGORITHMS.values()} == {"cpu"}
 
 
-@pytest.mark.parametrize("name", MOVABLE)
+@pytest.mark.parametrize("name", ALGORITHMS)
 def test_without_a_gpu_cuda_is_one_clear_error_and_auto_is_the_cpu(name, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ConfigError, match="device is cuda, but torch finds none here: expected cpu or auto") as caught:
@@ -77,7 +83,7 @@ def test_the_other_device_keeps_its_tensors_apart():
     assert type(there.cpu()) is torch.Tensor
 
 
-@pytest.mark.parametrize("name", MOVABLE)
+@pytest.mark.parametrize("name", ALGORITHMS)
 def test_every_tensor_follows_the_device(name, make_rollout, monkeypatch):
     """Two updates on a device that refuses tensors of the CPU give what the CPU gives, bit for bit.
 
@@ -106,7 +112,22 @@ def test_every_tensor_follows_the_device(name, make_rollout, monkeypatch):
         np.testing.assert_array_equal(critic.risk_rows(obs, action), plain.critic().risk_rows(obs, action))
 
 
-@pytest.mark.parametrize("name", MOVABLE)
+@pytest.mark.parametrize(("name", "options"), OTHER_WAYS)
+def test_options_and_logged_data_follow_the_device_too(name, options, make_rollout, monkeypatch):
+    """As above, with other options and after a round on logged data."""
+    monkeypatch.setattr(base, "find_device", lambda _: OTHER if _ == "cuda" else torch.device("cpu"))
+    logged = ReplayBuffer(500, OBS_DIM, ACT_DIM)
+    logged.add(make_rollout(on("trc", "cpu").policy(), np.random.default_rng(8)))
+    plain = on(name, "cpu", **options)
+    expected = [plain.pretrain(logged), *two_epochs(plain, make_rollout)]
+    with other_device():
+        moved = on(name, "cuda", **options)
+        assert [moved.pretrain(logged), *two_epochs(moved, make_rollout)] == expected
+        state = moved.state_dict()
+    assert all(state[key].equal(value) for key, value in plain.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
 def test_a_state_of_one_device_goes_on_on_another(name, make_rollout, monkeypatch):
     monkeypatch.setattr(base, "find_device", lambda _: OTHER if _ == "cuda" else torch.device("cpu"))
     first = on(name, "cpu", seed=4)
@@ -121,7 +142,7 @@ def test_a_state_of_one_device_goes_on_on_another(name, make_rollout, monkeypatc
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason=NO_GPU)
-@pytest.mark.parametrize("name", MOVABLE)
+@pytest.mark.parametrize("name", ALGORITHMS)
 def test_cuda_and_cpu_learn_the_same_within_rounding(name, make_rollout):
     start = on(name, "cpu", seed=4).state_dict()
     learners = {device: on(name, device, seed=9) for device in ("cpu", "cuda")}
