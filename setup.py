@@ -97,9 +97,18 @@ setup(
         "ros-jazzy": ROS_JAZZY,
         "ros-kilted": ROS_KILTED,
         "pybullet": ["pybullet>=3.2.7; python_version < '3.12'"],  # no wheels from 3.12 on
-        "benchmarks": ["qpsolvers>=4.4", "quadprog>=0.1.12"],  # filter_value's CBF-QP
+        # filter_value's CBF-QP; Gymnasium's half cheetah, which ours is measured and tested against
+        "benchmarks": ["qpsolvers>=4.4", "quadprog>=0.1.12", "imageio>=2.34"],
         # colcon test runs pytest only for packages whose `test` extra lists it.
-        "test": ["hypothesis>=6.100", "mypy>=1.11", "pytest>=8", "pytest-timeout>=2.3", "ruff>=0.6", "setuptools>=68"],
+        "test": [
+            "hypothesis>=6.100",
+            "imageio>=2.34",
+            "mypy>=1.11",
+            "pytest>=8",
+            "pytest-timeout>=2.3",
+            "ruff>=0.6",
+            "setuptools>=68",
+        ],
     },
     entry_points={"console_scripts": ["safe-rl-ros = safe_rl_ros.cli:main"]},
 )

@@ -17,7 +17,14 @@ from typing import Any
 import numpy as np
 
 # A wheel of rclpy sets these for its own interpreter; a child of another environment must not inherit them.
-_INHERITED = ("_ROS_WHEELS_BOOTSTRAP_COMPLETE", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
+_INHERITED = (
+    "_ROS_WHEELS_BOOTSTRAP_COMPLETE",
+    "LD_LIBRARY_PATH",
+    "PYTHONPATH",
+    "PYTHONSAFEPATH",
+    "PYTHONHOME",
+    "VIRTUAL_ENV",
+)
 
 
 def install() -> None:
