@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from safe_rl_ros.config import StrictModel
 
-Hidden = tuple[int, ...]
+
+def _check_widths(value: tuple[int, ...]) -> tuple[int, ...]:
+    if not value or any(width < 1 for width in value):
+        raise ValueError(f"{list(value)} given, expected at least one positive width")
+    return value
+
+
+Hidden = Annotated[tuple[int, ...], AfterValidator(_check_widths)]
+"""Widths of hidden layers."""
 Device = Literal["cpu", "cuda", "auto"]
 """Where networks and batches of a learner live; auto is cuda where there is one."""
 
@@ -39,13 +47,6 @@ class OnPolicyConfig(StrictModel):
         " (the filter is part of the environment), the executed one, or none (row left out of the policy step).",
     )
     device: Device = Field("cpu", description="Where networks and batches live: cpu, cuda, or auto.")
-
-    @field_validator("hidden")
-    @classmethod
-    def _check_hidden(cls, value: Hidden) -> Hidden:
-        if not value or any(width < 1 for width in value):
-            raise ValueError(f"hidden is {value}, expected at least one positive width")
-        return value
 
 
 class SafetyCriticConfig(OnPolicyConfig):
@@ -88,13 +89,6 @@ class SafetyCriticConfig(OnPolicyConfig):
         " it: the proposal clipped to [-1, 1], as the policy's actions are, or what was sent after the rate limit.",
     )
     target_tau: float = Field(0.005, gt=0.0, le=1.0, description="Share of the critic mixed into its target per step.")
-
-    @field_validator("critic_hidden")
-    @classmethod
-    def _check_critic_hidden(cls, value: Hidden) -> Hidden:
-        if not value or any(width < 1 for width in value):
-            raise ValueError(f"critic_hidden is {value}, expected at least one positive width")
-        return value
 
     @field_validator("threshold_mode")
     @classmethod

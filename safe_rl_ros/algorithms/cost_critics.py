@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -50,13 +50,6 @@ class CostCriticConfig(StrictModel):
         " seconds at the start, the same results within rounding (*).",
     )
     device: Device = Field("cpu", description="Where networks and batches live: cpu, cuda, or auto.")
-
-    @field_validator("hidden")
-    @classmethod
-    def _check_hidden(cls, value: Hidden) -> Hidden:
-        if not value or any(width < 1 for width in value):
-            raise ValueError(f"hidden is {value}, expected at least one positive width")
-        return value
 
 
 class CostCritics(nn.Module):

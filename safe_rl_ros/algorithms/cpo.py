@@ -11,14 +11,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 from pydantic import Field
 
-from safe_rl_ros.algorithms.base import EpochStats
-from safe_rl_ros.algorithms.trust_region_base import RegionConfig, SurrogateRows, TrustRegionLearner
-from safe_rl_ros.data.replay_buffer import ReplayBuffer
-from safe_rl_ros.functional.returns import gae
-from safe_rl_ros.types import TransitionBatch
+from safe_rl_ros.algorithms.trc import TRC
+from safe_rl_ros.algorithms.trust_region_base import RegionConfig
 
 
 class CPOConfig(RegionConfig):
@@ -30,27 +26,5 @@ class CPOConfig(RegionConfig):
     fisher_damping: float = Field(0.1, gt=0.0, description="Multiple of the identity added to the Fisher matrix.")
 
 
-class CPO(TrustRegionLearner):
+class CPO(TRC):
     """Maximise reward inside the trust region, expected discounted cost return at most d / (1 - gamma)."""
-
-    def __init__(self, config: CPOConfig, obs_dim: int, act_dim: int, seed: int) -> None:
-        """Build the networks from ``seed``."""
-        super().__init__(config, obs_dim, act_dim, seed)
-        self.config = config
-
-    def _learn(self, rollout: TransitionBatch, buffer: ReplayBuffer, stats: EpochStats) -> dict[str, float]:
-        config, values = self.config, self._evaluate(rollout)
-        ends = (rollout.terminated, rollout.truncated)
-        discount = {"gamma": config.gamma, "lam": config.gae_lambda}
-        advantage, target = gae(rollout.reward, values.value, values.next_value, *ends, **discount)
-        cost_advantage, cost_target = gae(rollout.cost, values.cost_value, values.next_cost_value, *ends, **discount)
-        rows = SurrogateRows(
-            obs=self._tensor(rollout.obs),
-            action=self._tensor(rollout.action_proposed),
-            weight=torch.ones(len(rollout), device=self.device),
-            advantage=self._tensor(advantage),
-            cost_advantage=self._tensor(cost_advantage),
-            square_advantage=None,
-        )
-        losses = self._fit_critics(rows.obs, [target, cost_target])
-        return losses | self._policy_step(rows, self._cost_return(rollout.cost, None), config.max_kl)

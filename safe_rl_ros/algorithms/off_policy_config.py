@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from safe_rl_ros.algorithms.config import Device, Hidden
 from safe_rl_ros.config import StrictModel
@@ -49,13 +49,6 @@ class OffPolicyConfig(StrictModel):
         " about a third faster, three digits per product (*).",
     )
     device: Device = Field("cpu", description="Where networks and batches live: cpu, cuda, or auto.")
-
-    @field_validator("hidden")
-    @classmethod
-    def _check_hidden(cls, value: Hidden) -> Hidden:
-        if not value or any(width < 1 for width in value):
-            raise ValueError(f"hidden is {value}, expected at least one positive width")
-        return value
 
 
 class SafetyValueConfig(OffPolicyConfig):

@@ -10,7 +10,8 @@ environments); rows of an unknown behaviour (logged data) are left out, since th
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from safe_rl_ros.algorithms.base import EpochStats
 from safe_rl_ros.algorithms.trust_region_base import (
+    Estimates,
     RegionConfig,
     SurrogateRows,
     TrustRegionConfig,
@@ -28,7 +30,7 @@ from safe_rl_ros.data.replay_buffer import ReplayBuffer
 from safe_rl_ros.functional.cvar_surrogate import probability_ratio, truncated_ratio
 from safe_rl_ros.functional.returns import retrace, variance_retrace
 from safe_rl_ros.functional.trust_region import adapted_max_kl, gaussian_kl, gaussian_log_prob
-from safe_rl_ros.types import FloatArray, TransitionBatch
+from safe_rl_ros.types import TransitionBatch
 
 
 class ReplayedRegionConfig(RegionConfig):
@@ -72,13 +74,12 @@ class OffTRC(TrustRegionLearner):
     def _learn(self, rollout: TransitionBatch, buffer: ReplayBuffer, stats: EpochStats) -> dict[str, float]:
         config = self.config
         drawn = self._draw(rollout, buffer)
-        rows, targets, variance_target = self._targets(drawn)
+        rows, found = self._targets(drawn)
         # Estimates of what the current policy costs come from rows that it drew itself.
         latest = slice(drawn.latest)
-        current = self._cost_return(
-            drawn.batch.cost[latest], None if variance_target is None else variance_target[latest]
-        )
-        losses = self._fit_critics(rows.obs, targets)
+        variance_target = None if found.variance_target is None else found.variance_target[latest]
+        current = self._cost_return(drawn.batch.cost[latest], variance_target)
+        losses = self._fit_critics(rows.obs, found.targets)
         max_kl = adapted_max_kl(config.max_kl, drawn.divergence) if config.adaptive_region else config.max_kl
         metrics = self._policy_step(rows, current, max_kl)
         return (
@@ -108,29 +109,20 @@ class OffTRC(TrustRegionLearner):
             divergence = float(gaussian_kl(mean_mu, log_std_mu, mean, log_std).mean())
         return OffPolicyRows(batch, len(rollout), obs, action, weight, max(0.0, divergence))
 
-    def _targets(self, drawn: OffPolicyRows) -> tuple[SurrogateRows, list[FloatArray], FloatArray | None]:
-        """Return rows with advantages, the critics' targets, and the variance targets where there are any."""
-        batch, values = drawn.batch, self._evaluate(drawn.batch)
-        discount = {"gamma": self.config.gamma, "lam": self.config.gae_lambda if self.config.trace else 0.0}
-        tail = (drawn.weight.cpu().numpy(), batch.terminated, batch.truncated)
-        advantage, target = retrace(batch.reward, values.value, values.next_value, *tail, **discount)
-        cost_advantage, cost_target = retrace(batch.cost, values.cost_value, values.next_cost_value, *tail, **discount)
-        targets = [target, cost_target]
-        square_advantage, variance_target = None, None
-        if self.critics.spread:
-            variance, next_variance = np.square(values.cost_std), np.square(values.next_cost_std)
-            cost_columns = (batch.cost, values.cost_value, values.next_cost_value, variance, next_variance, *tail)
-            square_advantage, variance_target = variance_retrace(*cost_columns, **discount, central=self._central)
-            targets.append(np.sqrt(variance_target))
-        rows = SurrogateRows(
-            obs=drawn.obs,
-            action=drawn.action,
-            weight=drawn.weight,
-            advantage=self._tensor(advantage),
-            cost_advantage=self._tensor(cost_advantage),
-            square_advantage=None if square_advantage is None else self._tensor(square_advantage),
+    def _targets(self, drawn: OffPolicyRows) -> tuple[SurrogateRows, Estimates]:
+        """Return rows with advantages, and what they were estimated with."""
+        batch, config = drawn.batch, self.config
+        settings: dict[str, Any] = {
+            "ratios": drawn.weight.cpu().numpy(),
+            "terminated": batch.terminated,
+            "truncated": batch.truncated,
+            "gamma": config.gamma,
+            "lam": config.gae_lambda if config.trace else 0.0,
+        }
+        found = self._estimate(
+            batch, partial(retrace, **settings), partial(variance_retrace, central=self._central, **settings)
         )
-        return rows, targets, variance_target
+        return self._surrogate_rows(drawn.obs, drawn.action, drawn.weight, found), found
 
 
 def join(first: TransitionBatch, second: TransitionBatch) -> TransitionBatch:

@@ -7,14 +7,14 @@ search is bounded, the policy's mean is a tanh in [-1, 1] where the authors use 
 
 from __future__ import annotations
 
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
-import numpy as np
 import torch
 from pydantic import Field
 
 from safe_rl_ros.algorithms.base import EpochStats
-from safe_rl_ros.algorithms.trust_region_base import SurrogateRows, TrustRegionConfig, TrustRegionLearner
+from safe_rl_ros.algorithms.trust_region_base import RegionConfig, TrustRegionConfig, TrustRegionLearner
 from safe_rl_ros.data.replay_buffer import ReplayBuffer
 from safe_rl_ros.functional.returns import gae, variance_gae
 from safe_rl_ros.types import TransitionBatch
@@ -29,31 +29,23 @@ class TRCConfig(TrustRegionConfig):
 class TRC(TrustRegionLearner):
     """Maximise reward inside the trust region, CVaR of the discounted cost return at most d / (1 - gamma)."""
 
-    def __init__(self, config: TRCConfig, obs_dim: int, act_dim: int, seed: int) -> None:
+    def __init__(self, config: RegionConfig, obs_dim: int, act_dim: int, seed: int) -> None:
         """Build the networks from ``seed``."""
         super().__init__(config, obs_dim, act_dim, seed)
         self.config = config
 
     def _learn(self, rollout: TransitionBatch, buffer: ReplayBuffer, stats: EpochStats) -> dict[str, float]:
-        config, values = self.config, self._evaluate(rollout)
-        discount = {"gamma": config.gamma, "lam": config.gae_lambda}
-        ends = (rollout.terminated, rollout.truncated)
-        advantage, target = gae(rollout.reward, values.value, values.next_value, *ends, **discount)
-        cost_advantage, cost_target = gae(rollout.cost, values.cost_value, values.next_cost_value, *ends, **discount)
-        targets = [target, cost_target]
-        square_advantage, variance_target = None, None
-        if self.critics.spread:
-            variance, next_variance = np.square(values.cost_std), np.square(values.next_cost_std)
-            cost_columns = (rollout.cost, values.cost_value, values.next_cost_value, variance, next_variance, *ends)
-            square_advantage, variance_target = variance_gae(*cost_columns, **discount, central=self._central)
-            targets.append(np.sqrt(variance_target))
-        rows = SurrogateRows(
-            obs=self._tensor(rollout.obs),
-            action=self._tensor(rollout.action_proposed),
-            weight=torch.ones(len(rollout), device=self.device),
-            advantage=self._tensor(advantage),
-            cost_advantage=self._tensor(cost_advantage),
-            square_advantage=None if square_advantage is None else self._tensor(square_advantage),
+        config = self.config
+        settings: dict[str, Any] = {
+            "terminated": rollout.terminated,
+            "truncated": rollout.truncated,
+            "gamma": config.gamma,
+            "lam": config.gae_lambda,
+        }
+        found = self._estimate(
+            rollout, partial(gae, **settings), partial(variance_gae, central=self._central, **settings)
         )
-        losses = self._fit_critics(rows.obs, targets)
-        return losses | self._policy_step(rows, self._cost_return(rollout.cost, variance_target), config.max_kl)
+        weight = torch.ones(len(rollout), device=self.device)
+        rows = self._surrogate_rows(self._tensor(rollout.obs), self._tensor(rollout.action_proposed), weight, found)
+        losses = self._fit_critics(rows.obs, found.targets)
+        return losses | self._policy_step(rows, self._cost_return(rollout.cost, found.variance_target), config.max_kl)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -27,7 +28,7 @@ from safe_rl_ros.functional.trust_region import (
     gaussian_kl,
     gaussian_log_prob,
 )
-from safe_rl_ros.types import Float32Array, FloatArray
+from safe_rl_ros.types import Float32Array, FloatArray, TransitionBatch
 
 
 class RegionConfig(CostCriticConfig):
@@ -84,8 +85,25 @@ class SurrogateRows:
     square_advantage: Tensor | None
 
 
+Trace = Callable[..., tuple[FloatArray, FloatArray]]
+"""Columns (T,) in time order -> advantages and targets, (T,): one of ``functional.returns`` with its settings."""
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """What a batch of B rows says: advantages, and targets of the critics, in the critics' order.
+
+    ``advantages`` of reward, cost and, where the spread is constrained, squared cost, each (B,); ``targets`` of V_R,
+    V_C and, likewise, S, each (B,); ``variance_target`` (B,), the square of S's, or None.
+    """
+
+    advantages: list[FloatArray]
+    targets: list[FloatArray]
+    variance_target: FloatArray | None
+
+
 class TrustRegionLearner(CostCriticLearner):
-    """Actor, cost critics and the constrained step; subclasses estimate advantages, as their papers do."""
+    """Actor, cost critics and the constrained step; subclasses choose the traces of their papers."""
 
     def __init__(self, config: RegionConfig, obs_dim: int, act_dim: int, seed: int) -> None:
         """Build the networks from ``seed``; there is no critic of the spread if only the mean is constrained."""
@@ -95,6 +113,27 @@ class TrustRegionLearner(CostCriticLearner):
         self._central = spread is not None and spread.variance_form == "central"
         self._mean_square = spread is not None and spread.surrogate_square
         self._scalars |= {"cost_mean": 0.0, "cost_variance": 0.0, "cost_weight": 0.0}
+
+    def _estimate(self, batch: TransitionBatch, value_trace: Trace, variance_trace: Trace) -> Estimates:
+        """Return advantages and targets of the rows by the current critics; rows in time order."""
+        values = self._evaluate(batch)
+        advantage, target = value_trace(batch.reward, values.value, values.next_value)
+        cost_advantage, cost_target = value_trace(batch.cost, values.cost_value, values.next_cost_value)
+        found = Estimates([advantage, cost_advantage], [target, cost_target], None)
+        if not self.critics.spread:
+            return found
+        variance, next_variance = np.square(values.cost_std), np.square(values.next_cost_std)
+        square_advantage, variance_target = variance_trace(
+            batch.cost, values.cost_value, values.next_cost_value, variance, next_variance
+        )
+        return Estimates(
+            [*found.advantages, square_advantage], [*found.targets, np.sqrt(variance_target)], variance_target
+        )
+
+    def _surrogate_rows(self, obs: Tensor, action: Tensor, weight: Tensor, found: Estimates) -> SurrogateRows:
+        """Return the rows of the policy step: observations (B, O), actions (B, C), weights (B,), advantages."""
+        advantage, cost_advantage, *square = (self._tensor(column) for column in found.advantages)
+        return SurrogateRows(obs, action, weight, advantage, cost_advantage, square[0] if square else None)
 
     def _cost_return(self, costs: Float32Array, variance_targets: FloatArray | None) -> CostReturn:
         """Return Cbar = mean(c) / (1 - gamma) and Vbar = mean(variance target) of rows (B,) of the current policy.

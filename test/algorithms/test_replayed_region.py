@@ -60,12 +60,12 @@ def test_the_region_shrinks_with_the_divergence_unless_told_otherwise():
 def test_the_ablations_change_what_they_name():
     algorithm, buffer, rollout = drifted()
     cut = algorithm._draw(rollout, buffer)
-    rows, targets, _ = algorithm._targets(cut)
+    rows, found = algorithm._targets(cut)
     algorithm.config = algorithm.config.model_copy(update={"trace": False})
-    _, one_step, _ = algorithm._targets(cut)
+    one_step = algorithm._targets(cut)[1].targets
     values = algorithm._evaluate(cut.batch)
     np.testing.assert_allclose(one_step[0], cut.batch.reward + 0.9 * values.next_value, rtol=1e-5, atol=1e-6)
-    assert np.abs(one_step[0] - targets[0]).max() > 0.01
+    assert np.abs(one_step[0] - found.targets[0]).max() > 0.01
     algorithm, buffer, rollout = drifted()
     algorithm.config = algorithm.config.model_copy(update={"truncate_ratios": False})
     whole = algorithm._draw(rollout, buffer).weight
