@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from safe_rl_ros.config import build
-from safe_rl_ros.envs.tasks.half_cheetah import HalfCheetahConfig, forward_reward, pitch_margin
+from safe_rl_ros.envs.tasks.half_cheetah import HalfCheetahConfig, forward_reward, pitch_margin, velocity_margin
 from safe_rl_ros.envs.tasks.sigmoid_cost import sigmoid_cost
 from safe_rl_ros.types import ConfigError
 
@@ -35,6 +35,33 @@ def test_cost_of_the_margin():
     cost = sigmoid_cost(pitch_margin(np.radians([45.0, 90.0, 0.0]), CONFIG.pitch_limit_rad), CONFIG.cost_slope)
     edge = 1 / (1 + math.exp(10 * math.pi / 4))
     np.testing.assert_allclose(cost, [0.5, 1 - edge, edge], atol=1e-12)
+
+
+def test_margin_of_the_velocity_is_the_limit_less_the_forward_velocity():
+    np.testing.assert_allclose(
+        velocity_margin(np.array([0.0, 3.2096, 4.0, -5.0]), 3.2096), [3.2096, 0, -0.7904, 8.2096]
+    )
+
+
+def test_a_limit_on_the_velocity_is_refused_where_it_has_no_effect():
+    with pytest.raises(ConfigError, match=r"velocity_limit is 2\.0, which has an effect only with cost: velocity"):
+        build(HalfCheetahConfig, {"velocity_limit": 2.0}, "test")
+    assert build(HalfCheetahConfig, {"velocity_limit": 2.0, "cost": "velocity"}, "test").velocity_limit == 2.0
+
+
+def test_the_task_on_the_pitch_is_written_as_it_always_was():
+    """Its hash, which bundles carry, is made of this text."""
+    assert set(CONFIG.model_dump()) == {
+        *("name", "forward_weight", "control_weight", "reset_noise", "pitch_limit_rad", "cost_slope"),
+        "max_episode_steps",
+    }
+    assert HalfCheetahConfig(cost="velocity").model_dump()["cost"] == "velocity"
+
+
+@pytest.mark.parametrize("wrong", [{"cost": "speed"}, {"cost": "velocity", "velocity_limit": 0.0}])
+def test_wrong_costs_are_refused(wrong):
+    with pytest.raises(ConfigError, match=list(wrong)[-1]):
+        build(HalfCheetahConfig, wrong, "test")
 
 
 @pytest.mark.parametrize("wrong", [{"pitch_limit_rad": 4.0}, {"reset_noise": -0.1}, {"max_episode_steps": 0}])

@@ -17,6 +17,7 @@ from safe_rl_ros.envs.tasks.car_goal import CarGoalConfig
 from safe_rl_ros.envs.tasks.half_cheetah import HalfCheetahConfig
 from safe_rl_ros.envs.tasks.jackal_nav import JackalNavConfig
 from safe_rl_ros.envs.tasks.point_goal import PointGoalConfig
+from safe_rl_ros.envs.tasks.point_robot import PointRobotConfig
 from safe_rl_ros.envs.tasks.safety_gymnasium import SafetyGymnasiumConfig
 from safe_rl_ros.resources import find_resource
 from safe_rl_ros.types import ConfigError
@@ -40,6 +41,7 @@ SIMULATED_TASKS: dict[str, SimulatedTask] = {
     "car_goal": SimulatedTask(CarGoalConfig, "safe_rl_ros.envs.vector.goal:make_car_goal"),
     "half_cheetah": SimulatedTask(HalfCheetahConfig, "safe_rl_ros.envs.vector.half_cheetah:make_half_cheetah"),
     "jackal_nav": SimulatedTask(JackalNavConfig, "safe_rl_ros.envs.vector.jackal:make_jackal_nav"),
+    "point_robot": SimulatedTask(PointRobotConfig, "safe_rl_ros.envs.vector.point_robot:make_point_robot"),
     "safety_gymnasium": SimulatedTask(
         SafetyGymnasiumConfig, "safe_rl_ros.envs.vector.safety_gymnasium:make_safety_gymnasium"
     ),

@@ -10,7 +10,12 @@ import mujoco
 import numpy as np
 import numpy.typing as npt
 
-from safe_rl_ros.envs.tasks.half_cheetah import HalfCheetahConfig, forward_reward, pitch_margin
+from safe_rl_ros.envs.tasks.half_cheetah import (
+    HalfCheetahConfig,
+    forward_reward,
+    pitch_margin,
+    velocity_margin,
+)
 from safe_rl_ros.envs.tasks.sigmoid_cost import sigmoid_cost
 from safe_rl_ros.envs.vector.base import Outcome, Rows, TwinInfo, VectorTwin
 from safe_rl_ros.envs.vector.painter import Painter
@@ -93,9 +98,13 @@ class HalfCheetahTwin(VectorTwin):
         qpos = self.physics.qpos
         before = qpos[:, 0].copy()
         self.physics.advance(actions)
-        margin = pitch_margin(qpos[:, PITCH].copy(), self.task.pitch_limit_rad)
+        velocity = (qpos[:, 0] - before) / self._period_s
+        if self.task.cost == "velocity":
+            margin = velocity_margin(velocity, self.task.velocity_limit)
+        else:
+            margin = pitch_margin(qpos[:, PITCH].copy(), self.task.pitch_limit_rad)
         return Outcome(
-            reward=forward_reward(self.task, (qpos[:, 0] - before) / self._period_s, actions),
+            reward=forward_reward(self.task, velocity, actions),
             cost=sigmoid_cost(margin, self.task.cost_slope),
             margin=margin,
             terminated=np.zeros(self.num_envs, np.bool_),

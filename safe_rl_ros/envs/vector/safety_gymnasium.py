@@ -25,7 +25,7 @@ from safe_rl_ros.types import BackendError, BoolArray, ConfigError, Float32Array
 INSTALL = """it needs a virtual environment of Python 3.11 of its own. In a checkout of this package:
   pip install torch==2.13.0 gymnasium==0.28.1 numpy==1.26.4 mujoco==3.3.7 pygame==2.6.1 pandas==2.0.3 scipy xmltodict \\
       pyyaml imageio PyOpenGL glfw jinja2 matplotlib onnx onnxruntime protobuf pydantic rich rosbags ruamel.yaml \\
-      safetensors threadpoolctl transforms3d typer
+      safetensors threadpoolctl transforms3d typer h5py==3.16.0 minari==0.5.3
   pip install --no-deps safety-gymnasium==1.0.0 gymnasium-robotics==1.2.2 pettingzoo .
 """
 """All that training on its ids needs. Its own pins and those of this package exclude each other: hence --no-deps."""

@@ -101,6 +101,23 @@ def test_cost_and_margin_follow_the_torso():
     assert not info["failure"].any()
 
 
+def test_the_cost_may_be_on_the_velocity():
+    """The same motion and reward; the margin is the limit less the way per second."""
+    twins = [make_vector_env(HalfCheetahConfig(**changes), 3) for changes in ({}, {"cost": "velocity"})]
+    for twin in twins:
+        twin.reset(seed=0)
+        twin.physics.qvel[:, 0] = 0.0, 3.0, 6.0
+    before = twins[1].physics.qpos[:, 0].copy()
+    (_, reward, *_), (_, same, terminated, _, info) = (twin.step(np.zeros((3, 6))) for twin in twins)
+    velocity = (twins[1].physics.qpos[:, 0] - before) / 0.05
+    np.testing.assert_array_equal(reward, same)
+    np.testing.assert_allclose(info["margin"], 3.2096 - velocity, atol=1e-12)
+    np.testing.assert_array_equal(info["violation"], [False, False, True])
+    np.testing.assert_allclose(info["cost"], 1 / (1 + np.exp(10 * (3.2096 - velocity))), atol=1e-12)
+    assert not terminated.any()
+    assert twins[0].spec_hash != twins[1].spec_hash
+
+
 def test_loading_says_nothing(capfd):
     make_vector_env(HalfCheetahConfig(), 1).reset(seed=0)
     assert capfd.readouterr() == ("", "")

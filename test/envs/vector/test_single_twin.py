@@ -17,7 +17,13 @@ from safe_rl_ros.envs.vector import SIMULATED_TASKS, make_vector_env
 from safe_rl_ros.envs.vector.single import INFO_KEYS, SingleTwin, make_single
 from safe_rl_ros.types import ConfigError
 
-IDS = {"point_goal": "PointGoal", "car_goal": "CarGoal", "half_cheetah": "HalfCheetah", "jackal_nav": "JackalNav"}
+IDS = {
+    "point_goal": "PointGoal",
+    "car_goal": "CarGoal",
+    "half_cheetah": "HalfCheetah",
+    "jackal_nav": "JackalNav",
+    "point_robot": "PointRobot",
+}
 
 
 @pytest.mark.parametrize("task", IDS)
@@ -79,7 +85,8 @@ def test_the_limit_given_to_make_is_the_tasks_own(task):
     assert env.unwrapped.twin.max_episode_steps == env.unwrapped.twin.config.max_episode_steps == 1200
     again = gymnasium.make(env.spec)
     assert again.unwrapped.twin.max_episode_steps == 1200
-    assert gymnasium.make(f"SafeRlRos/{IDS[task]}-v0").unwrapped.twin.max_episode_steps == 1000
+    default = SIMULATED_TASKS[task].config().max_episode_steps
+    assert gymnasium.make(f"SafeRlRos/{IDS[task]}-v0").unwrapped.twin.max_episode_steps == default
     copies = gymnasium.make_vec(f"SafeRlRos/{IDS[task]}-v0", 2, vectorization_mode="sync", max_episode_steps=7)
     assert [copy.unwrapped.twin.max_episode_steps for copy in copies.envs] == [7, 7]
 
