@@ -201,6 +201,10 @@ class GaussianPolicy:
             raise ValueError(f"obs has shape {state.shape}, expected ({self.obs_dim},) or (B, {self.obs_dim})")
         return self._forward(state if self.normaliser is None else self.normaliser(state))
 
+    def mean(self, obs: npt.ArrayLike) -> Float32Array:
+        """Return the mean action in [-1, 1], (C,) for ``obs`` (O,) or (B, C) for ``obs`` (B, O)."""
+        return self.distribution(obs)[0]
+
     def _forward(self, hidden: Float32Array) -> tuple[Float32Array, Float32Array]:
         """Return mean and std of checked and normalised observations."""
         layers = self._layers

@@ -6,9 +6,11 @@ they must give. The networks are in one of two forms:
 
 - ``safetensors``: ``weights.safetensors`` holds the float32 arrays (``policy.*``, ``critic.*``); numpy runs them.
 - ``onnx``: ``policy.onnx`` and ``critic.onnx``; ONNX Runtime runs them on one thread. Made by :func:`export_bundle`.
+  For Gaussian policies alone.
 
-Hidden layers are tanh or ReLU. A manifest is format version 2, or 3 if a network in it is ReLU, which packages that
-know version 2 alone refuse.
+Policies are of any kind in :data:`safe_rl_ros.policies.POLICIES`; another kind is refused. Hidden layers of Gaussian
+policies and critics are tanh or ReLU. A manifest is format version 2, 3 if a network in it is ReLU, or 4 if the policy
+is no Gaussian: packages that know only older versions refuse it.
 
 The identity of a bundle is the SHA-256 of its manifest, which in turn fixes the other files. Nothing in a bundle is
 ever unpickled or executed; neither form needs torch.

@@ -18,8 +18,9 @@ from safetensors.numpy import save as dump_arrays
 
 from safe_rl_ros.bundle.manifest import CRITIC_ONNX, POLICY_ONNX, WEIGHTS, Kind, Manifest
 from safe_rl_ros.inference import GaussianPolicy, Normaliser, SafetyCritic
+from safe_rl_ros.policies import Policy, make_policy
 
-Networks = tuple[GaussianPolicy, SafetyCritic | None]
+Networks = tuple[Policy, SafetyCritic | None]
 
 
 def preload() -> None:
@@ -28,9 +29,12 @@ def preload() -> None:
     importlib.import_module("safe_rl_ros.bundle.onnx_reader")
 
 
-def pack_networks(policy: GaussianPolicy, critic: SafetyCritic | None, kind: Kind) -> dict[str, bytes]:
-    """Return the files that hold the networks, by name."""
+def pack_networks(policy: Policy, critic: SafetyCritic | None, kind: Kind) -> dict[str, bytes]:
+    """Return the files that hold the networks, by name. Raises ValueError: a kind of policy has no such form."""
     if kind == "onnx":
+        if not isinstance(policy, GaussianPolicy):
+            found = policy.meta().get("kind")
+            raise ValueError(f"a policy of kind {found!r} cannot be written as onnx: choose the form safetensors")
         from safe_rl_ros.bundle.onnx_graph import critic_model, policy_model
 
         files = {POLICY_ONNX: policy_model(policy).SerializeToString(deterministic=True)}
@@ -82,7 +86,7 @@ def _from_safetensors(manifest: Manifest, files: Mapping[str, bytes], normaliser
         if not np.isfinite(array).all():
             raise ValueError(f"{name} is not finite")
         parts[part][key] = array
-    policy = GaussianPolicy.from_arrays(parts["policy"], manifest.policy, normaliser)
+    policy = make_policy(parts["policy"], manifest.policy, normaliser)
     if manifest.critic is not None:
         return policy, SafetyCritic.from_arrays(parts["critic"], manifest.critic, normaliser)
     if parts["critic"]:

@@ -13,12 +13,14 @@ from pydantic import Field, ValidationError, model_validator
 
 from safe_rl_ros.bundle.certificate import SHA256, Certificate
 from safe_rl_ros.config import StrictModel
+from safe_rl_ros.policies import GAUSSIAN, check_kind
 from safe_rl_ros.types import BundleError
 
-TANH_FORMAT, FORMAT_VERSION = 2, 3
+TANH_FORMAT, RELU_FORMAT, FORMAT_VERSION = 2, 3, 4
 """A manifest of tanh networks alone is version 2, as ever: its readers need not be new. ReLU is what version 3 adds,
-so that a package which does not know it says so, instead of running another network than the one that learned."""
-EXPECTED = f"{TANH_FORMAT} or {FORMAT_VERSION}"
+kinds of policies that are no Gaussian version 4, so that a package which does not know them says so, instead of running
+another network than the one that learned."""
+EXPECTED = f"{TANH_FORMAT} to {FORMAT_VERSION}"
 MANIFEST = "manifest.json"
 
 WEIGHTS = "weights.safetensors"
@@ -38,7 +40,7 @@ class TestVectors(StrictModel):
     obs: Rows = Field(description="Observations (B, O).")
     actions: list[Rows] = Field(description="Actions (B, K, C) for the critic.")
     mean: Rows = Field(description="The policy's mean (B, C).")
-    std: Rows = Field(description="The policy's standard deviation (B, C).")
+    std: Rows | None = Field(description="The policy's standard deviation (B, C); null: the policy is no Gaussian.")
     risk: Rows | None = Field(description="The critic's risk (B, K); null without a critic.")
 
 
@@ -75,9 +77,15 @@ class Manifest(StrictModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Manifest:
+        check_kind(self.policy)
         needed = format_version(self.policy, self.critic)
         if self.format_version != needed:
             raise ValueError(f"format_version is {self.format_version}, these networks are written in {needed}")
+        gaussian = self.policy.get("kind") == GAUSSIAN
+        if self.kind == "onnx" and not gaussian:
+            raise ValueError(f"a policy of kind {self.policy.get('kind')!r} has no form 'onnx', only 'safetensors'")
+        if gaussian != (self.test_vectors.std is not None):
+            raise ValueError("test_vectors.std belongs to Gaussian policies, and to them alone")
         wanted = file_names(self.kind, self.critic is not None)
         if set(self.files) != set(wanted):
             raise ValueError(f"files are {sorted(self.files)}, kind {self.kind} has {sorted(wanted)}")
@@ -101,8 +109,10 @@ def file_names(kind: Kind, has_critic: bool) -> tuple[str, ...]:
 
 def format_version(policy: Mapping[str, Any], critic: Mapping[str, Any] | None) -> int:
     """Return the version that networks of these descriptions are written in: the oldest that can say what they are."""
+    if policy.get("kind") != GAUSSIAN:
+        return FORMAT_VERSION
     plain = all("activation" not in meta for meta in (policy, critic or {}))
-    return TANH_FORMAT if plain else FORMAT_VERSION
+    return TANH_FORMAT if plain else RELU_FORMAT
 
 
 def sha256(data: bytes) -> str:

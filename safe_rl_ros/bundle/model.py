@@ -9,7 +9,8 @@ import numpy.typing as npt
 
 from safe_rl_ros.bundle.certificate import ComponentHashes, component_hashes
 from safe_rl_ros.bundle.manifest import Manifest
-from safe_rl_ros.inference import GaussianPolicy, Normaliser, SafetyCritic
+from safe_rl_ros.inference import Normaliser, SafetyCritic
+from safe_rl_ros.policies import Policy
 from safe_rl_ros.types import BundleError, Float32Array, FloatArray, Selection
 
 
@@ -19,7 +20,7 @@ class Bundle:
 
     hash: str
     manifest: Manifest
-    policy: GaussianPolicy
+    policy: Policy
     critic: SafetyCritic | None
 
     @property
@@ -71,7 +72,7 @@ class Bundle:
 
     def mean(self, obs: Float32Array) -> Float32Array:
         """Return the policy's mean action (C,) at obs (O,), in [-1, 1]."""
-        return self.policy.distribution(obs)[0]
+        return self.policy.mean(obs)
 
     def sample(self, obs: Float32Array, n: int, rng: np.random.Generator) -> Float32Array:
         """Return n actions (n, C) of the policy at obs (O,), not clipped."""

@@ -29,7 +29,8 @@ from safe_rl_ros.bundle.manifest import (
 )
 from safe_rl_ros.bundle.model import Bundle
 from safe_rl_ros.bundle.storage import check_entries, read_bounded, write_directory
-from safe_rl_ros.inference import GaussianPolicy, Normaliser, SafetyCritic
+from safe_rl_ros.inference import Normaliser, SafetyCritic
+from safe_rl_ros.policies import Policy
 from safe_rl_ros.types import BundleError
 
 MAX_MANIFEST_BYTES = 4 * 2**20
@@ -52,7 +53,7 @@ class Notes:
 
 def save_bundle(
     directory: str | Path,
-    policy: GaussianPolicy,
+    policy: Policy,
     critic: SafetyCritic | None,
     *,
     threshold: float | None,
@@ -85,7 +86,8 @@ def save_bundle(
 
     Raises:
         BundleError: the target exists (and is no bundle, if it is to be replaced), weights or threshold are not finite,
-            sizes do not fit each other, the notes are not JSON, or the files cannot be written.
+            sizes do not fit each other, the policy's kind has no such form, the notes are not JSON, or the files cannot
+            be written.
     """
     target = Path(directory)
     if os.path.lexists(target) and not replace:
@@ -103,7 +105,10 @@ def save_bundle(
         created,
         certificate,
     )
-    files = pack_networks(policy, critic, kind)
+    try:
+        files = pack_networks(policy, critic, kind)
+    except ValueError as error:
+        raise BundleError(f"bundle {target}: {error}") from error
     manifest = _manifest_bytes(policy, critic, notes, kind, files, target)
     try:
         write_directory(
@@ -117,7 +122,7 @@ def save_bundle(
 
 
 def _manifest_bytes(
-    policy: GaussianPolicy,
+    policy: Policy,
     critic: SafetyCritic | None,
     notes: Notes,
     kind: Kind,
@@ -156,7 +161,7 @@ def _normaliser_values(normaliser: Normaliser) -> dict[str, Any]:
     return {"mean": normaliser.mean.tolist(), "std": normaliser.std.tolist(), "clip": normaliser.clip}
 
 
-def _check_parts(policy: GaussianPolicy, critic: SafetyCritic | None, threshold: float | None, target: Path) -> None:
+def _check_parts(policy: Policy, critic: SafetyCritic | None, threshold: float | None, target: Path) -> None:
     """Raise BundleError unless the networks can be written: finite and for the same observations and actions."""
     for part, network in (("policy", policy), ("critic", critic)):
         for name, array in network.arrays().items() if network is not None else ():

@@ -73,6 +73,15 @@ def bit_flip_in_threshold(directory):
     path.write_text(path.read_text().replace('"threshold": 0.125', '"threshold": 0.925'))
 
 
+def of_kind(kind, std=None, form="safetensors"):
+    def change(content):
+        content["policy"]["kind"] = kind
+        content["test_vectors"]["std"] = std
+        content.update(format_version=4, kind=form)
+
+    return lambda directory: edit(directory, change)
+
+
 NAN_WEIGHT = np.full((OBS, HIDDEN), np.nan, dtype=np.float32)
 
 MATRIX = {
@@ -88,8 +97,13 @@ MATRIX = {
     "manifest has NaN": (lambda d: (d / "manifest.json").write_text('{"format_version": NaN}'), "NaN is not JSON"),
     "manifest has infinity": (lambda d: (d / "manifest.json").write_text('{"format_version": 1e999}'), "not JSON"),
     "manifest bit flipped": (bit_flip_in_threshold, "manifest.json is damaged"),
-    "newer format": (setting(format_version=4), "format_version 4 is newer than 3"),
+    "newer format": (setting(format_version=5), "format_version 5 is newer than 4"),
     "format of others": (setting(format_version=3), "format_version is 3, these networks are written in 2"),
+    "policy of no Gaussian kind": (of_kind("oracle"), "policy kind is 'oracle', this version knows"),
+    "policy kind is a list": (of_kind(["gaussian_policy"]), r"policy kind is \['gaussian_policy'\]"),
+    "policy kind with std": (of_kind("cem", std=[[0.0]]), "test_vectors.std belongs to Gaussian policies"),
+    "Gaussian without std": (lambda d: edit(d, lambda c: c["test_vectors"].update(std=None)), "test_vectors.std"),
+    "policy kind as onnx": (of_kind("cem", form="onnx"), "kind 'cem' has no form 'onnx', only 'safetensors'"),
     "older format": (setting(format_version=1), "format_version is 1, from before normalisers and certificates"),
     "format zero": (setting(format_version=0), "format_version is 0"),
     "format true": (setting(format_version=True), "format_version is True"),
@@ -135,7 +149,7 @@ MATRIX = {
         "mean on the test vectors is not",
     ),
     "certificate empty": (setting(certificate={}), "certificate.created"),
-    "policy meta wrong": (setting(policy={"kind": "pickle"}), "wrong weights"),
+    "policy meta wrong": (setting(policy={"kind": "gaussian_policy"}), "wrong weights"),
     "mean differs": (perturb_vector("mean"), "mean on the test vectors"),
     "std differs": (perturb_vector("std"), "std on the test vectors"),
     "risk differs": (perturb_vector("risk"), "risk on the test vectors"),
