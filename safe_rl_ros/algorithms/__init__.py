@@ -1,9 +1,11 @@
-"""One file per paper, and the explicit table of their names."""
+"""One file per paper, and the explicit tables of their names: those that act, and those that learn from logged data."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
@@ -12,6 +14,7 @@ from safe_rl_ros.algorithms.cpo import CPO, CPOConfig
 from safe_rl_ros.algorithms.cppo import CPPO, CPPOConfig
 from safe_rl_ros.algorithms.csc import CSC, CSCConfig
 from safe_rl_ros.algorithms.offcpo import OffCPO, OffCPOConfig
+from safe_rl_ros.algorithms.offline import OFFLINE_ALGORITHMS, OfflineConfig, OfflineLearner
 from safe_rl_ros.algorithms.offtrc import OffTRC, OffTRCConfig
 from safe_rl_ros.algorithms.on_policy import OnPolicyAlgorithm
 from safe_rl_ros.algorithms.q_ensembles import QEnsembles, QEnsemblesConfig
@@ -25,25 +28,9 @@ from safe_rl_ros.algorithms.wcsac import WCSAC, WCSACConfig
 from safe_rl_ros.config import StrictModel
 from safe_rl_ros.types import ConfigError
 
-AlgorithmConfig = Annotated[
-    TRPOConfig
-    | CSCConfig
-    | QEnsemblesConfig
-    | TRCConfig
-    | OffTRCConfig
-    | OffCPOConfig
-    | CPOConfig
-    | CPPOConfig
-    | SACConfig
-    | WCSACConfig
-    | SQRLConfig
-    | RecoveryRLConfig
-    | ReachabilityConfig,
-    Field(discriminator="name"),
-]
-"""Any algorithm's configuration; the key ``name`` says which."""
+Entry = tuple[type[StrictModel], Callable[[Any, int, int, int], Learner]]
 
-ALGORITHMS: dict[str, tuple[type[StrictModel], Callable[[Any, int, int, int], Learner]]] = {
+ALGORITHMS: dict[str, Entry] = {
     "trpo": (TRPOConfig, TRPO),
     "csc": (CSCConfig, CSC),
     "q_ensembles": (QEnsemblesConfig, QEnsembles),
@@ -58,6 +45,22 @@ ALGORITHMS: dict[str, tuple[type[StrictModel], Callable[[Any, int, int, int], Le
     "recovery_rl": (RecoveryRLConfig, RecoveryRL),
     "reachability": (ReachabilityConfig, Reachability),
 }
+"""Those that learn by acting."""
+
+LEARNERS: dict[str, Entry] = {**ALGORITHMS, **OFFLINE_ALGORITHMS}
+"""All that can be trained, by name."""
+
+if TYPE_CHECKING:
+
+    class _AnyConfig(StrictModel):
+        """What every row of the tables has."""
+
+        name: str
+else:
+    # Built from the tables, so that an algorithm is added in one place.
+    _AnyConfig = reduce(or_, (config for config, _ in LEARNERS.values()))
+AlgorithmConfig = Annotated[_AnyConfig, Field(discriminator="name")]
+"""Any algorithm's configuration; the key ``name`` says which."""
 
 
 def make_algorithm(config: StrictModel, obs_dim: int, act_dim: int, seed: int) -> Learner:
@@ -66,17 +69,33 @@ def make_algorithm(config: StrictModel, obs_dim: int, act_dim: int, seed: int) -
     Raises:
         ConfigError: ``config`` is not the configuration of a known algorithm.
     """
-    for config_class, algorithm_class in ALGORITHMS.values():
+    for config_class, algorithm_class in LEARNERS.values():
         if type(config) is config_class:
             return algorithm_class(config, obs_dim, act_dim, seed)
-    raise ConfigError(f"{type(config).__name__} is no algorithm's configuration, expected one of {sorted(ALGORITHMS)}")
+    raise ConfigError(f"{type(config).__name__} is no algorithm's configuration, expected one of {sorted(LEARNERS)}")
+
+
+def is_offline(config: StrictModel) -> bool:
+    """Return True if the algorithm that ``config`` belongs to learns from logged data and never acts."""
+    return isinstance(config, OfflineConfig)
 
 
 def has_recovery(config: StrictModel) -> bool:
     """Return True if the algorithm that ``config`` belongs to learns a policy to act where a proposal is vetoed."""
-    learners = [learner for config_class, learner in ALGORITHMS.values() if type(config) is config_class]
+    return _overrides(config, "recovery")
+
+
+def can_start_as_another(config: StrictModel) -> bool:
+    """Return True if the algorithm that ``config`` belongs to can begin as another's policy."""
+    return _overrides(config, "warm_start")
+
+
+def _overrides(config: StrictModel, method: str) -> bool:
+    learners = [learner for config_class, learner in LEARNERS.values() if type(config) is config_class]
     return any(
-        isinstance(learner, type) and issubclass(learner, Learner) and learner.recovery is not Learner.recovery
+        isinstance(learner, type)
+        and issubclass(learner, Learner)
+        and getattr(learner, method) is not getattr(Learner, method)
         for learner in learners
     )
 
@@ -86,6 +105,8 @@ __all__ = [
     "CPO",
     "CPPO",
     "CSC",
+    "LEARNERS",
+    "OFFLINE_ALGORITHMS",
     "SAC",
     "SQRL",
     "TRC",
@@ -102,6 +123,8 @@ __all__ = [
     "OffCPOConfig",
     "OffTRC",
     "OffTRCConfig",
+    "OfflineConfig",
+    "OfflineLearner",
     "OnPolicyAlgorithm",
     "QEnsembles",
     "QEnsemblesConfig",
@@ -114,6 +137,8 @@ __all__ = [
     "TRCConfig",
     "TRPOConfig",
     "WCSACConfig",
+    "can_start_as_another",
     "has_recovery",
+    "is_offline",
     "make_algorithm",
 ]

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from safe_rl_ros.algorithms.config import Device
 from safe_rl_ros.algorithms.state import adam, check_finite, find_device, read_state, write_state
 from safe_rl_ros.data.replay_buffer import ReplayBuffer, row_layout
-from safe_rl_ros.inference import GaussianPolicy, SafetyCritic
-from safe_rl_ros.types import TransitionBatch
+from safe_rl_ros.inference import SafetyCritic
+from safe_rl_ros.policies import Policy
+from safe_rl_ros.types import ConfigError, TransitionBatch
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class EpochStats:
 class Algorithm(Protocol):
     """A learner that turns epochs of experience into a policy and, where it has one, a safety critic."""
 
-    def policy(self) -> GaussianPolicy:
+    def policy(self) -> Policy:
         """Return a numpy snapshot of the current policy for rollouts and bundles."""
         ...
 
@@ -41,7 +42,7 @@ class Algorithm(Protocol):
         """Return a numpy snapshot of the safety critic, or None if the algorithm learns none."""
         ...
 
-    def recovery(self) -> GaussianPolicy | None:
+    def recovery(self) -> Policy | None:
         """Return a numpy snapshot of the policy that acts where a proposal is vetoed.
 
         None: samples of :meth:`policy` do.
@@ -64,6 +65,14 @@ class Algorithm(Protocol):
 
     def pretrain(self, buffer: ReplayBuffer) -> dict[str, float]:
         """Learn what can be learned from logged data before the first rollout: one round of critic updates."""
+        ...
+
+    def warm_start(self, policy: Policy, critic: SafetyCritic | None, buffer: ReplayBuffer) -> dict[str, float]:
+        """Begin as another algorithm's policy and safety critic, by imitation on the rows of ``buffer``."""
+        ...
+
+    def with_behaviour(self, rows: TransitionBatch) -> TransitionBatch:
+        """Return logged rows with what the algorithm needs to know about who made them, estimated if need be."""
         ...
 
     def state_dict(self) -> dict[str, torch.Tensor]:
@@ -117,7 +126,7 @@ class Learner:
         if learning_rate is not None:
             self._optimizers[name] = adam(network, learning_rate)
 
-    def policy(self) -> GaussianPolicy:
+    def policy(self) -> Policy:
         """Return a numpy snapshot of the current policy."""
         raise NotImplementedError
 
@@ -125,7 +134,7 @@ class Learner:
         """Return None: no safety critic is learned here."""
         return None
 
-    def recovery(self) -> GaussianPolicy | None:
+    def recovery(self) -> Policy | None:
         """Return None: the policy's own samples replace what is vetoed."""
         return None
 
@@ -137,6 +146,14 @@ class Learner:
     def pretrain(self, buffer: ReplayBuffer) -> dict[str, float]:
         """Return no metrics: without a critic, nothing is learned from logged data."""
         return {}
+
+    def warm_start(self, policy: Policy, critic: SafetyCritic | None, buffer: ReplayBuffer) -> dict[str, float]:
+        """Raise ConfigError: not every algorithm can begin as another."""
+        raise ConfigError("training.start_from is given, but the algorithm cannot begin as another one")
+
+    def with_behaviour(self, rows: TransitionBatch) -> TransitionBatch:
+        """Return the rows: nothing more is needed here."""
+        return rows
 
     def update(self, rollout: TransitionBatch, buffer: ReplayBuffer, stats: EpochStats) -> dict[str, float]:
         """Learn from one epoch (see :class:`Algorithm`), all or nothing.

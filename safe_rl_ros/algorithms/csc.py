@@ -24,10 +24,12 @@ from safe_rl_ros.algorithms.base import EpochStats
 from safe_rl_ros.algorithms.config import SafetyCriticConfig
 from safe_rl_ros.algorithms.critic_fitting import draw_batches, fit_safety_critic, mean_risk
 from safe_rl_ros.algorithms.on_policy import OnPolicyAlgorithm, PolicyRows
+from safe_rl_ros.algorithms.warm_start import imitate_critic, imitate_policy, some_rows
 from safe_rl_ros.data.replay_buffer import ReplayBuffer
 from safe_rl_ros.functional.safety_critic import lagrangian_advantage, update_multiplier, veto_threshold
 from safe_rl_ros.inference import SafetyCritic
 from safe_rl_ros.networks import SafetyCriticEnsemble
+from safe_rl_ros.policies import Policy
 from safe_rl_ros.types import TransitionBatch
 
 
@@ -82,6 +84,18 @@ class CSC(OnPolicyAlgorithm):
     def pretrain(self, buffer: ReplayBuffer) -> dict[str, float]:
         """Fit Q_C on logged data (step 8 of the paper: D may be seeded)."""
         return self._fit_critic(buffer)
+
+    def warm_start(self, policy: Policy, critic: SafetyCritic | None, buffer: ReplayBuffer) -> dict[str, float]:
+        """Begin as ``policy``, and with ``critic`` as Q_C; without one, Q_C is for :meth:`pretrain` to fit."""
+        rows = buffer.latest(len(buffer))
+        some = some_rows(len(rows), self._generator)
+        metrics = {"imitation_error": imitate_policy(self.actor, policy, rows.obs[some], self._generator)}
+        if critic is not None:
+            metrics["critic_imitation_error"] = imitate_critic(
+                self.safety_critic, critic, rows.obs[some], rows.action_executed[some], self._generator
+            )
+            self.safety_critic_target.load_state_dict(self.safety_critic.state_dict())
+        return metrics
 
     def _learn(self, rollout: TransitionBatch, buffer: ReplayBuffer, stats: EpochStats) -> dict[str, float]:
         """Algorithm 1, after the rollout: critic, policy by line search, multiplier, Vhat."""

@@ -4,7 +4,8 @@ In the paper's order: batch of the latest rows and older segments, off-policy ta
 critics, trust region adapted to how far the batch's behaviour is from the policy, constrained step. Deviations: those
 of :mod:`safe_rl_ros.algorithms.trc`; segments have one length for all environments; traces end at an epoch's end, since
 the buffer holds the rows of one environment of one epoch together (200 rows with the shipped settings: 1000 steps of 5
-environments); rows of an unknown behaviour (logged data) are left out, since they have no importance weight.
+environments); rows of an unknown behaviour (logged data) are left out, since they have no importance weight, unless a
+session begins as an offline one (``training.start_from``), which estimates it.
 """
 
 from __future__ import annotations
@@ -26,10 +27,13 @@ from safe_rl_ros.algorithms.trust_region_base import (
     TrustRegionConfig,
     TrustRegionLearner,
 )
+from safe_rl_ros.algorithms.warm_start import imitate_policy, some_rows, with_estimated_behaviour
 from safe_rl_ros.data.replay_buffer import ReplayBuffer
 from safe_rl_ros.functional.cvar_surrogate import probability_ratio, truncated_ratio
 from safe_rl_ros.functional.returns import retrace, variance_retrace
 from safe_rl_ros.functional.trust_region import adapted_max_kl, gaussian_kl, gaussian_log_prob
+from safe_rl_ros.inference import SafetyCritic
+from safe_rl_ros.policies import Policy
 from safe_rl_ros.types import TransitionBatch
 
 
@@ -70,6 +74,29 @@ class OffTRC(TrustRegionLearner):
         """Build the networks from ``seed``."""
         super().__init__(config, obs_dim, act_dim, seed)
         self.config = config
+
+    def pretrain(self, buffer: ReplayBuffer) -> dict[str, float]:
+        """Fit the critics on logged data: the values of whoever acted there, whether its likelihoods are known or not.
+
+        They are the values of the policy only as far as it acts like that, as after :meth:`warm_start`; the updates of
+        the session make them its own.
+        """
+        config = self.config
+        rows = buffer.segments(config.batch_size, config.segment_length, 0, self._rng())
+        obs, action = self._tensor(rows.obs), self._tensor(rows.action_proposed)
+        drawn = OffPolicyRows(rows, len(rows), obs, action, torch.ones(len(rows), device=self.device), 0.0)
+        seen, found = self._targets(drawn)
+        return self._fit_critics(seen.obs, found.targets)
+
+    def warm_start(self, policy: Policy, critic: SafetyCritic | None, buffer: ReplayBuffer) -> dict[str, float]:
+        """Begin as ``policy``; there is no safety critic to begin with, the cost critics are for :meth:`pretrain`."""
+        rows = buffer.latest(len(buffer))
+        some = some_rows(len(rows), self._generator)
+        return {"imitation_error": imitate_policy(self.actor, policy, rows.obs[some], self._generator)}
+
+    def with_behaviour(self, rows: TransitionBatch) -> TransitionBatch:
+        """Return the rows with an estimate of an unknown behaviour, so that they have importance weights."""
+        return with_estimated_behaviour(rows, self.config.hidden, self._generator)
 
     def _learn(self, rollout: TransitionBatch, buffer: ReplayBuffer, stats: EpochStats) -> dict[str, float]:
         config = self.config
