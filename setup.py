@@ -75,8 +75,10 @@ setup(
     python_requires=">=3.10,<3.14",
     install_requires=[
         "gymnasium>=1.0",
+        "h5py>=3.10",
         "jinja2>=3.1",
         "matplotlib>=3.8",
+        "minari>=0.5.3",
         "mujoco>=3.3",
         "numpy>=1.26",
         "onnx>=1.16",
@@ -96,6 +98,7 @@ setup(
     extras_require={
         "ros-jazzy": ROS_JAZZY,
         "ros-kilted": ROS_KILTED,
+        "lerobot": ["pyarrow>=14"],  # export of data sets
         "pybullet": ["pybullet>=3.2.7; python_version < '3.12'"],  # no wheels from 3.12 on
         # filter_value's CBF-QP; Gymnasium's half cheetah, which ours is measured and tested against
         "benchmarks": ["qpsolvers>=4.4", "quadprog>=0.1.12", "imageio>=2.34"],
@@ -104,6 +107,7 @@ setup(
             "hypothesis>=6.100",
             "imageio>=2.34",
             "mypy>=1.11",
+            "pyarrow>=14",
             "pytest>=8",
             "pytest-timeout>=2.3",
             "ruff>=0.6",

@@ -27,7 +27,7 @@ def resolve(project: Path, distro: str) -> list[str]:
         report = Path(directory) / "report.json"
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed"]
         command += ["--report", str(report), "-c", str(HERE / "fixed.txt")]
-        subprocess.run([*command, f"{project}[ros-{distro},test,pybullet,benchmarks]"], check=True)
+        subprocess.run([*command, f"{project}[ros-{distro},test,pybullet,benchmarks,lerobot]"], check=True)
         items = [item["metadata"] for item in json.loads(report.read_text())["install"]]
     pins = {re.sub(r"[-_.]+", "-", item["name"]).lower(): item["version"].partition("+")[0] for item in items}
     del pins["safe-rl-ros"]
