@@ -4,6 +4,7 @@ Tell the policy to publish elsewhere (``policy_topic``) and give the filter a bu
 
     ros2 launch safe_rl_ros filter.launch.py policy_topic:=cmd_vel_policy bundle:=runs/demo/bundle mode:=shadow
     ros2 launch safe_rl_ros filter.launch.py policy_topic:=cmd_vel_policy bundle:=runs/demo/bundle candidates:=around
+    ros2 launch safe_rl_ros filter.launch.py policy_topic:=cmd_vel_policy bundle:=offline/bundle contract:=rover.yaml
 
 ``mode:=shadow`` passes commands unchanged and records what would have been vetoed; ``enforce`` vetoes.
 docs/safety_filter.md is the manual.
@@ -16,6 +17,7 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode
 
+from safe_rl_ros.bags.bag_topics import load_contract
 from safe_rl_ros.envs.robot_spec import load_robot_spec
 
 SWITCH = ["true", "false"]
@@ -103,6 +105,12 @@ ARGUMENTS = [
         description="Task, for its observation: a file, or a name in config/tasks.",
     ),
     DeclareLaunchArgument(
+        "contract",
+        default_value="",
+        description="Contract of bags (a file, or a name in config/contracts) whose robot, task and topics take the "
+        "place of robot_spec, task, goal_topic and the robot's own; empty: none.",
+    ),
+    DeclareLaunchArgument(
         "timing",
         default_value="realtime",
         choices=["realtime", "lockstep"],
@@ -120,10 +128,20 @@ ARGUMENTS = [
 ]
 
 
+def _robot(value: dict[str, str]) -> tuple[str, str, dict[str, str]]:
+    """Return robot spec, task, and the remappings of the robot's topics: as the arguments or the contract say."""
+    if not value["contract"]:
+        return value["robot_spec"], value["task"], {"goal_pose": value["goal_topic"]}
+    agreed = load_contract(value["contract"])
+    return str(agreed.robot_file), str(agreed.task_file), agreed.remappings()
+
+
 def _nodes(context: LaunchContext) -> list[LifecycleNode]:
     """Return the filter for the arguments in ``context``."""
     value = {name: LaunchConfiguration(name).perform(context) for name in (argument.name for argument in ARGUMENTS)}
-    own_topic = load_robot_spec(value["robot_spec"]).command.topic
+    robot, task, topics = _robot(value)
+    own_topic = load_robot_spec(robot).command.topic
+    topics[own_topic] = value["command_topic"] or topics.get(own_topic, own_topic)
     safety_filter = LifecycleNode(
         package="safe_rl_ros",
         executable="safety_filter_node",
@@ -131,8 +149,8 @@ def _nodes(context: LaunchContext) -> list[LifecycleNode]:
         namespace=value["namespace"],
         parameters=[
             {
-                "robot": value["robot_spec"],
-                "task": value["task"],
+                "robot": robot,
+                "task": task,
                 "bundle": value["bundle"],
                 "mode": value["mode"],
                 "critic": value["critic"],
@@ -152,8 +170,7 @@ def _nodes(context: LaunchContext) -> list[LifecycleNode]:
         remappings=[
             ("~/proposed", value["policy_topic"]),
             ("~/candidates", value["candidates_topic"]),
-            (own_topic, value["command_topic"] or own_topic),
-            ("goal_pose", value["goal_topic"]),
+            *topics.items(),
         ],
         arguments=["--ros-args", "--log-level", value["log_level"]],
         output="screen",

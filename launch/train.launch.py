@@ -2,6 +2,7 @@
 
     ros2 launch safe_rl_ros train.launch.py config:=csc_hazard_nav.yaml
     ros2 launch safe_rl_ros train.launch.py robot:=hardware use_sim_time:=false namespace:=rover1
+    ros2 launch safe_rl_ros train.launch.py record:=true contract:=rover_twin.yaml bags:=bags
 
 Everything ends when the learner ends. The filter activates itself; give ``autostart:=false`` where a lifecycle manager
 (nav2's, say) shall do that.
@@ -14,7 +15,9 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction, Shutdown
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 
+from safe_rl_ros.bags.bag_topics import load_contract
 from safe_rl_ros.config import build, read_yaml
+from safe_rl_ros.envs.robot_spec import load_robot_spec
 from safe_rl_ros.resources import find_resource
 from safe_rl_ros.ros.filter_parameters import parameters_of
 from safe_rl_ros.safety.action_filter import FilterConfig
@@ -46,6 +49,18 @@ ARGUMENTS = [
     ),
     DeclareLaunchArgument("log_level", default_value="info", description="debug, info, warn, error or fatal."),
     DeclareLaunchArgument(
+        "record",
+        default_value="false",
+        choices=["true", "false"],
+        description="Record the topics of a contract into bags that `safe-rl-ros import-bag` reads.",
+    ),
+    DeclareLaunchArgument(
+        "contract",
+        default_value="rover_twin.yaml",
+        description="With record:=true: contract YAML, a file or a name in config/contracts.",
+    ),
+    DeclareLaunchArgument("bags", default_value="bags", description="With record:=true: directory of the bags."),
+    DeclareLaunchArgument(
         "autostart", default_value="true", description="Let the filter configure and activate itself."
     ),
 ]
@@ -59,6 +74,28 @@ def _session(config: str) -> tuple[str, str, dict[str, object]]:
         if not isinstance(session.get(key), str):
             raise ConfigError(f"{path}: {key} = {session.get(key)!r}, expected a file name when several nodes read it")
     return session["robot"], session["task"], parameters_of(build(FilterConfig, session.get("filter", {}), str(path)))
+
+
+def _recorded(contract: str, robot: str) -> str:
+    """Return the file of a contract, after a check that it is for the session's robot."""
+    agreed = load_contract(contract)
+    if agreed.spec.hash != load_robot_spec(robot).hash:
+        raise ConfigError(f"{agreed.source} is for robot {agreed.spec.name!r}, the session has {robot}")
+    return agreed.source
+
+
+def _recorder(namespace: str, parameters: list[dict[str, object] | str], arguments: list[str]) -> Node:
+    """Return the node that records bags."""
+    return Node(
+        package="safe_rl_ros",
+        executable="recorder_node",
+        name="recorder",
+        namespace=namespace,
+        parameters=parameters,
+        arguments=arguments,
+        output="screen",
+        sigterm_timeout="20",  # seconds after Ctrl-C to finish the bag
+    )
 
 
 def _end_with_learner(event: object, context: LaunchContext) -> Shutdown | None:
@@ -118,7 +155,11 @@ def _nodes(context: LaunchContext) -> list[Node]:
         sigterm_timeout="20",  # seconds after Ctrl-C to end the step or update in progress and save
         on_exit=_end_with_learner,
     )
-    return [*([twin] if value["robot"] == "twin" else []), safety_filter, learner]
+    nodes = [*([twin] if value["robot"] == "twin" else []), safety_filter, learner]
+    if value["record"] == "true":
+        recording = {"contract": _recorded(value["contract"], robot), "directory": value["bags"]}
+        nodes.insert(0, _recorder(value["namespace"], [recording, clock, *overrides], logging))
+    return nodes
 
 
 def generate_launch_description() -> LaunchDescription:

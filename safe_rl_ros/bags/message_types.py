@@ -49,6 +49,14 @@ def serialise(message: Any, msgtype: str) -> bytes:
     return bytes(type_store().serialize_cdr(message, msgtype))
 
 
+@cache
+def _decoders(msgtype: str) -> tuple[Any, Any, Any, Typestore]:
+    """Return the functions that read a type, big and little endian, its class and the store."""
+    store = type_store()
+    definition = store.get_msgdef(msgtype)
+    return definition.deserialize_cdr_be, definition.deserialize_cdr_le, definition.cls, store
+
+
 def deserialise(data: bytes, msgtype: str) -> Any:
     """Return the message in CDR data; array fields are numpy arrays.
 
@@ -58,13 +66,11 @@ def deserialise(data: bytes, msgtype: str) -> Any:
     Raises:
         BagError: the data is not a message of this type.
     """
-    store = type_store()
     try:
         if len(data) < 4 or bytes(data[:2]) not in (b"\x00\x00", b"\x00\x01"):
             raise ValueError("no CDR header")
-        definition = store.get_msgdef(msgtype)
-        read = definition.deserialize_cdr_le if data[1] else definition.deserialize_cdr_be
-        return read(data[4:], 0, definition.cls, store)[0]
+        big, little, kind, store = _decoders(msgtype)
+        return (little if data[1] else big)(data[4:], 0, kind, store)[0]
     except Exception as error:  # the library raises many kinds on foreign bytes
         raise BagError(f"{len(data)} bytes are no {msgtype}: {type(error).__name__}: {error}") from error
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from rosbags.interfaces import Connection
 from rosbags.rosbag2 import Reader
@@ -21,8 +20,7 @@ MAX_MESSAGE_BYTES = 64 << 20
 MAX_MESSAGES = 100_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class BagMessage:
+class BagMessage(NamedTuple):
     """A message in CDR form; ``time_ns`` is its log time, never less than that of the message before it."""
 
     topic: str
@@ -90,8 +88,9 @@ class BagReader:
                     )
                 if time_ns < last_ns:
                     self.reordered += 1
-                last_ns = max(last_ns, time_ns)
-                yield BagMessage(connection.topic, last_ns, bytes(data))
+                else:
+                    last_ns = time_ns
+                yield BagMessage(connection.topic, last_ns, data if type(data) is bytes else bytes(data))
         except BagError:
             raise
         except Exception as error:
