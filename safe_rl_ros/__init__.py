@@ -14,6 +14,7 @@ for _id, _task in (
     ("CarGoal", "car_goal"),
     ("HalfCheetah", "half_cheetah"),
     ("JackalNav", "jackal_nav"),
+    ("PointRobot", "point_robot"),
 ):
     register(
         f"SafeRlRos/{_id}-v0",

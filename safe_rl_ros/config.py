@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from io import StringIO
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -24,6 +24,21 @@ class StrictModel(BaseModel):
     """Base of all configuration: frozen, no unknown keys, no NaN or infinity."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+
+class GrownModel(StrictModel):
+    """A model that has got fields since files of it were written.
+
+    At their defaults these ``younger`` fields stay unwritten: the same settings give the same file, and hash, as ever.
+    """
+
+    younger: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _without_younger_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields = type(self).model_fields
+        left_out = {name for name in self.younger if getattr(self, name) == fields[name].default}
+        return {name: value for name, value in handler(self).items() if name not in left_out}
 
 
 ModelT = TypeVar("ModelT", bound=StrictModel)

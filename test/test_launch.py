@@ -107,6 +107,7 @@ def declared_parameters(executable: str) -> set[str]:
 
 VARIANTS = [
     ("train.launch.py", {}),
+    ("train.launch.py", {"record": "true", "namespace": "rover1"}),
     ("train.launch.py", {"robot": "hardware", "use_sim_time": "false", "namespace": "rover1", "log_level": "debug"}),
     ("filter.launch.py", {}),
     (
@@ -175,7 +176,7 @@ def test_executables_and_parameters_exist(
 def test_parameter_values_pass_the_nodes_own_checks(
     name: str, changed: dict[str, str], load: Callable[[str], types.ModuleType]
 ) -> None:
-    from safe_rl_ros.ros import filter_parameters, learner_node, twin_node
+    from safe_rl_ros.ros import filter_parameters, learner_node, recorder_node, twin_node
 
     tables = {
         "twin_node": twin_node.PARAMETERS,
@@ -185,6 +186,7 @@ def test_parameter_values_pass_the_nodes_own_checks(
             *filter_parameters.OPERATION_PARAMETERS,
         ),
         "learner_node": learner_node.PARAMETERS,
+        "recorder_node": recorder_node.PARAMETERS,
     }
     for node in start(load(name), **changed):
         known = {parameter.name: parameter for parameter in tables[node.keywords["executable"]]}
@@ -227,6 +229,17 @@ def test_train_on_hardware_starts_no_twin_and_keeps_wall_time(load: Callable[[st
         assert node.keywords["parameters"][-1] == "robot.yaml", "the file comes last, so that it overrides"
 
 
+def test_train_records_by_a_contract_for_the_sessions_robot(load: Callable[[str], types.ModuleType]) -> None:
+    module = load("train.launch.py")
+    recorder = start(module, record="true", bags="mine")[0]
+    assert recorder.keywords["executable"] == "recorder_node"
+    values = parameters_of(recorder)
+    assert values["contract"].endswith("config/contracts/rover_twin.yaml")
+    assert (values["directory"], values["use_sim_time"]) == ("mine", True)
+    with pytest.raises(ValueError, match=r"arm\.yaml is for robot 'arm', the session has rover"):
+        start(module, record="true", contract="arm.yaml")
+
+
 def test_train_refuses_a_session_that_names_no_files(tmp_path: Path, load: Callable[[str], types.ModuleType]) -> None:
     session = tmp_path / "session.yaml"
     session.write_text("name: x\nrobot: rover.yaml\ntask: {max_episode_steps: 5}\n")
@@ -256,6 +269,32 @@ def test_filter_remaps_the_command_topic_of_the_robot_spec(load: Callable[[str],
         assert dict(node.keywords["remappings"])[own] == target
     (rover,) = start(load("filter.launch.py"))
     assert dict(rover.keywords["remappings"])["cmd_vel"] == "cmd_vel"
+
+
+def test_filter_takes_robot_task_and_topics_from_a_contract(
+    tmp_path: Path, load: Callable[[str], types.ModuleType]
+) -> None:
+    contract = tmp_path / "mine.yaml"
+    contract.write_text(
+        "robot: rover\ntask: hazard_nav\nmargin: [{source: scan}]\n"
+        "topics: {odom: base/odom, goal: plan/goal, command: base/cmd_vel}\n"
+    )
+    (node,) = start(load("filter.launch.py"), contract=str(contract))
+    topics = dict(node.keywords["remappings"])
+    assert topics == {
+        "~/proposed": "safety_filter/proposed",
+        "~/candidates": "safety_filter/candidates",
+        "odom": "base/odom",
+        "goal_pose": "plan/goal",
+        "cmd_vel": "base/cmd_vel",
+    }
+    values = parameters_of(node)
+    assert values["robot"].endswith("config/robots/rover.yaml")
+    assert values["task"].endswith("config/tasks/hazard_nav.yaml")
+    contract.write_text(contract.read_text() + "namespace: rover1\n")
+    (node,) = start(load("filter.launch.py"), contract=str(contract), command_topic="other")
+    topics = dict(node.keywords["remappings"])
+    assert (topics["odom"], topics["scan"], topics["cmd_vel"]) == ("/rover1/base/odom", "/rover1/scan", "other")
 
 
 def test_filters_arguments_reach_the_node(load: Callable[[str], types.ModuleType]) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-NODES = ["learner_node", "safety_filter_node", "twin_node"]
+NODES = ["learner_node", "recorder_node", "safety_filter_node", "twin_node"]
 ROS_MODULES = {"rclpy", "std_srvs", "builtin_interfaces", "rcl_interfaces", "ament_index_python"}
 CONSTRAINTS = {distro: ROOT / "constraints" / f"{distro}.txt" for distro in ("jazzy", "kilted")}
 
@@ -108,7 +108,8 @@ def test_metadata(prefix: Path) -> None:
     assert found.metadata["Name"].replace("-", "_") == "safe_rl_ros"
     assert found.version == version()
     assert {*found.metadata["Requires-Python"].split(",")} == {">=3.10", "<3.14"}
-    assert {"ros-jazzy", "ros-kilted", "pybullet", "benchmarks", "test"} == {*found.metadata.get_all("Provides-Extra")}
+    extras = {"ros-jazzy", "ros-kilted", "pybullet", "benchmarks", "lerobot", "test"}
+    assert extras == {*found.metadata.get_all("Provides-Extra")}
     assert [(entry.name, entry.value) for entry in found.entry_points] == [("safe-rl-ros", "safe_rl_ros.cli:main")]
     assert (prefix / "bin" / "safe-rl-ros").is_file()
 
@@ -137,7 +138,7 @@ def test_every_third_party_import_is_a_dependency(prefix: Path) -> None:
     found = next(iter(importlib.metadata.distributions(path=[str(site)])))
     required = {re.match(r"[A-Za-z0-9]+", item)[0] for item in found.requires or [] if "extra ==" not in item}
     required |= {"google"} if "protobuf" in required else set()  # a module of another name
-    own = {"safe_rl_ros", "pybullet"}  # pybullet is an extra; its module says so when it is missing
+    own = {"safe_rl_ros", "pybullet", "pyarrow"}  # the last two are extras; their modules say so when they are missing
     for path in (ROOT / "safe_rl_ros").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []

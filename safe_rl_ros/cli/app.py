@@ -69,8 +69,12 @@ def choose_backend(config: Any, backend: BackendName, robot: BackendName = Backe
     """Return where a session runs: as asked, or for ``auto`` where ``robot`` says if its task is a robot's.
 
     Raises:
-        ConfigError: a simulated task cannot run over ROS.
+        ConfigError: a simulated task, or learning from data, cannot run over ROS.
     """
+    if config.data is not None:
+        if backend is BackendName.ros:
+            raise ConfigError("learning from data needs no robot: it cannot run with --backend ros")
+        return BackendName.mujoco
     if backend is BackendName.ros and config.simulated:
         raise ConfigError(f"task {config.task.name!r} is simulated and has no robot: it cannot run with --backend ros")
     if backend is not BackendName.auto:

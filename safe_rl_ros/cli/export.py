@@ -33,7 +33,7 @@ def export(
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Directory of the new bundle.")],
     form: Annotated[
-        FormName, typer.Option(help="onnx: run by ONNX Runtime on one thread. safetensors: run by numpy.")
+        FormName, typer.Option(help="onnx: run by ONNX Runtime, for Gaussian policies. safetensors: run by numpy.")
     ] = FormName.onnx,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing bundle.")] = False,
 ) -> None:
@@ -88,7 +88,7 @@ def contents_table(before: Bundle, after: Bundle) -> Table:
         "robot or task": manifest.robot_spec_hash,
         "observation": f"{manifest.obs_dim} elements: {names}",
         "normaliser": "none" if normaliser is None else f"mean and std, clip {normaliser.clip}",
-        "policy": _network(manifest.policy, after.obs_dim),
+        "policy": _policy(after),
         "critic": "none" if critic is None else _critic(critic),
         "threshold": f"{after.threshold:.6g} ({manifest.threshold_mode})",
         "certificate": "none: uncalibrated" if certificate is None else certificate.summary,
@@ -103,6 +103,15 @@ def _network(meta: dict[str, Any], inputs: int) -> str:
     from safe_rl_ros.inference import activation_of
 
     return " -> ".join(str(size) for size in (inputs, *meta["hidden"])) + f" ({activation_of(meta)})"
+
+
+def _policy(bundle: Bundle) -> str:
+    from safe_rl_ros.policies import GAUSSIAN
+
+    meta = bundle.manifest.policy
+    if meta["kind"] == GAUSSIAN:
+        return _network(meta, bundle.obs_dim)
+    return f"{meta['kind']}, {sum(array.size for array in bundle.policy.arrays().values()):,} numbers"
 
 
 def _critic(meta: dict[str, Any]) -> str:

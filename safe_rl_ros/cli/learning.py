@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,15 +39,23 @@ def run_training(config: Any, directory: Path, backend: BackendName, max_epochs:
     with progress_bar() as bar, StopFlag().on_signals() as flag:
         task = bar.add_task(f"{config.name} ({backend.value})", total=config.training.epochs, figures="starting")
 
+        known: dict[str, float] = {}
+
         def on_epoch(progress: Any) -> None:
-            figures = format_row(progress.row, costs=config.simulated)
+            row = progress.row
+            if config.data is not None:  # few epochs have an evaluation: show the last one
+                known.update({name: value for name, value in row.items() if value == value or name not in known})
+                row = known
+            figures = format_row(row, costs=config.simulated)
             bar.update(task, completed=progress.epoch, figures=figures)
 
         return train(config, directory, session_factory(backend), flag=flag, on_epoch=on_epoch, max_epochs=max_epochs)
 
 
-def make_config(config: str | None, overrides: list[str], task: str | None, algorithm: str | None) -> Any:
-    """Return the session of a YAML file, or of a task and an algorithm.
+def make_config(
+    config: str | None, overrides: list[str], task: str | None, algorithm: str | None, data: Path | None = None
+) -> Any:
+    """Return the session of a YAML file, or of a task and an algorithm; ``data`` is the data set to learn from.
 
     Raises:
         ConfigError: neither is given, or both, or half of the second; a name or value is wrong.
@@ -55,22 +64,32 @@ def make_config(config: str | None, overrides: list[str], task: str | None, algo
 
     if config is not None and "=" in config:  # without a file the first change stands in its place
         overrides, config = [config, *overrides], None
+    if data is not None:
+        overrides = [*overrides, f"data.path={json.dumps(str(data))}"]
     if config is not None and (task is not None or algorithm is not None):
         raise ConfigError(f"both the session {config!r} and --task or --algorithm are given: expected one of the two")
     if config is not None:
         return load_session_config(config, overrides)
     if task is not None and algorithm is not None:
         return compose_session(task, algorithm, overrides)
-    from safe_rl_ros.algorithms import ALGORITHMS
+    from safe_rl_ros.algorithms import ALGORITHMS, OFFLINE_ALGORITHMS
 
-    names = f"tasks: {', '.join(TASK_NAMES)}; algorithms: {', '.join(sorted(ALGORITHMS))}"
+    names = (
+        f"tasks: {', '.join(TASK_NAMES)}; algorithms: {', '.join(sorted(ALGORITHMS))};"
+        f" on --data: {', '.join(sorted(OFFLINE_ALGORITHMS))}"
+    )
     if task is None and algorithm is None:
         raise ConfigError(f"nothing to train: give a session's YAML, or --task and --algorithm ({names})")
     raise ConfigError(f"{'--algorithm' if algorithm is None else '--task'} is missing ({names})")
 
 
 def make_resumed(
-    config: str | None, overrides: list[str], task: str | None, algorithm: str | None, runs: Path
+    config: str | None,
+    overrides: list[str],
+    task: str | None,
+    algorithm: str | None,
+    runs: Path,
+    data: Path | None = None,
 ) -> tuple[Any, Path]:
     """Return the session to go on with and the directory that holds the run.
 
@@ -82,6 +101,8 @@ def make_resumed(
     """
     from safe_rl_ros.training.resume import check_same, own_session
 
+    if data is not None:  # its place; that it is the same data, the run's hash says
+        overrides = [*overrides, f"data.path={json.dumps(str(data))}"]
     if config is not None and "=" in config:
         overrides, config = [config, *overrides], None
     if config is not None and Path(config).is_dir() and task is None and algorithm is None:
@@ -105,6 +126,9 @@ def train(
     overrides: Overrides = None,
     task: Annotated[str | None, typer.Option(help="Instead of a session: the task, by name.")] = None,
     algorithm: Annotated[str | None, typer.Option(help="With --task: the algorithm, by name.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Data set to learn from, for algorithms that never act: a data set or .npz.")
+    ] = None,
     backend: Backend = BackendName.auto,
     runs: Runs = Path("runs"),
     resume: Annotated[
@@ -112,15 +136,15 @@ def train(
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete an existing run of this name first.")] = False,
 ) -> None:
-    """Train an algorithm on a task; results go to RUNS/<name>/."""
+    """Train an algorithm on a task, or on logged data of one; results go to RUNS/<name>/."""
     from safe_rl_ros.training.run import prepare_directory
 
     if resume and overwrite:
         raise ConfigError("both --resume and --overwrite are given: expected one of the two")
     if resume:
-        session, runs = make_resumed(config, overrides or [], task, algorithm, runs)
+        session, runs = make_resumed(config, overrides or [], task, algorithm, runs, data)
     else:
-        session = make_config(config, overrides or [], task, algorithm)
+        session = make_config(config, overrides or [], task, algorithm, data)
     chosen = choose_backend(session, backend)
     directory = prepare_directory(session, runs, resume=resume, overwrite=overwrite)
     summary = run_training(session, directory, chosen)

@@ -1,7 +1,7 @@
 """Settings of an algorithm by its name: what ``config/algorithms/NAME.yaml`` adds to a session.
 
-Such a file is a partial session: ``algorithm``, ``filter`` and ``training`` for every task, and under ``tasks`` what a
-task changes.
+Such a file is a partial session: ``algorithm``, ``filter``, ``training`` and ``data`` for every task, and under
+``tasks`` what a task changes.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from typing import Any
 
 from pydantic import Field
 
-from safe_rl_ros.algorithms import ALGORITHMS
+from safe_rl_ros.algorithms import LEARNERS
 from safe_rl_ros.config import StrictModel, load_config
 from safe_rl_ros.resources import find_resource
 from safe_rl_ros.types import ConfigError
 
 Values = dict[str, Any]
-PARTS = ("algorithm", "filter", "training")
+PARTS = ("algorithm", "filter", "training", "data")
 
 
 class TaskSettings(StrictModel):
@@ -26,6 +26,7 @@ class TaskSettings(StrictModel):
     algorithm: Values = Field(default_factory=dict, description="Hyper-parameters.")
     filter: Values = Field(default_factory=dict, description="The safety filter.")
     training: Values = Field(default_factory=dict, description="Budget and bookkeeping.")
+    data: Values = Field(default_factory=dict, description="How a policy learned from logged data is evaluated.")
 
 
 class AlgorithmSettings(TaskSettings):
@@ -36,7 +37,8 @@ class AlgorithmSettings(TaskSettings):
     def for_task(self, task: str) -> Values:
         """Return the parts of a session for a task by name."""
         changes = self.tasks.get(task, TaskSettings())
-        return {part: merge(getattr(self, part), getattr(changes, part)) for part in PARTS}
+        merged = {part: merge(getattr(self, part), getattr(changes, part)) for part in PARTS}
+        return {part: values for part, values in merged.items() if values or part != "data"}
 
 
 def load_settings(algorithm: str) -> AlgorithmSettings:
@@ -45,8 +47,8 @@ def load_settings(algorithm: str) -> AlgorithmSettings:
     Raises:
         ConfigError: there is no such algorithm (the message lists the known ones), or its file is wrong.
     """
-    if algorithm not in ALGORITHMS:
-        raise ConfigError(f"algorithm {algorithm!r} is unknown, expected one of: {', '.join(sorted(ALGORITHMS))}")
+    if algorithm not in LEARNERS:
+        raise ConfigError(f"algorithm {algorithm!r} is unknown, expected one of: {', '.join(sorted(LEARNERS))}")
     path = find_resource(f"{algorithm}.yaml", "config/algorithms")
     settings = load_config(AlgorithmSettings, path)
     if settings.algorithm.setdefault("name", algorithm) != algorithm:

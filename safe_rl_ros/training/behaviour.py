@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from safe_rl_ros.inference import GaussianPolicy, SafetyCritic
+from safe_rl_ros.inference import SafetyCritic
+from safe_rl_ros.policies import HasDensity, Policy, propose
 from safe_rl_ros.safety import guards
 from safe_rl_ros.safety.filter_config import FilterConfig
 from safe_rl_ros.types import BoolArray, ConfigError, Float32Array, FloatArray
@@ -62,11 +63,11 @@ class Behaviour:
 
     def __init__(
         self,
-        policy: GaussianPolicy,
+        policy: Policy,
         critic: SafetyCritic | None,
         threshold: float,
         config: FilterConfig,
-        recovery: GaussianPolicy | None = None,
+        recovery: Policy | None = None,
     ) -> None:
         """Put the parts together.
 
@@ -94,9 +95,7 @@ class Behaviour:
         Raises:
             ValueError: all that could act in a row has a risk that is NaN, infinite or negative. A robot would stop.
         """
-        mean, std = self._policy.distribution(obs)
-        noise = 0.0 if deterministic else std * rng.standard_normal(mean.shape).astype(np.float32)
-        proposed: Float32Array = np.asarray(mean + noise, dtype=np.float32)
+        mean, std, proposed = propose(self._policy, obs, None if deterministic else rng)
         executed: Float32Array = np.clip(proposed, -1.0, 1.0)
         nobody = np.zeros(len(proposed), dtype=np.bool_)
         if self._critic is None:
@@ -107,24 +106,33 @@ class Behaviour:
             return Acted(mean, std, proposed, executed, nobody, vetoed)
         rows = np.flatnonzero(vetoed)
         if rows.size and self._recovery is not None:
-            executed[rows] = np.clip(self._recovery.distribution(obs[rows])[0], -1.0, 1.0)
+            executed[rows] = np.clip(self._recovery.mean(obs[rows]), -1.0, 1.0)
         elif rows.size:
-            executed[rows] = self._substitute(obs[rows], mean[rows], std[rows], executed[rows], risks[rows], rng)
+            candidates = self._candidates(obs[rows], mean[rows], std[rows], rng)
+            executed[rows] = self._substitute(obs[rows], candidates, mean[rows], executed[rows], risks[rows])
         return Acted(mean, std, proposed, executed, vetoed, nobody)
+
+    def _candidates(
+        self, obs: Float32Array, mean: Float32Array, std: Float32Array, rng: np.random.Generator
+    ) -> Float32Array:
+        """Return samples (B, K, C) of the policy at ``obs`` (B, O), clipped to [-1, 1]."""
+        count = self._config.max_samples
+        if isinstance(self._policy, HasDensity):
+            noise = rng.standard_normal((len(obs), count, mean.shape[1]), dtype=np.float32)
+            drawn = mean[:, None] + std[:, None] * noise
+        else:
+            drawn = np.stack([self._policy.sample(row, count, rng) for row in obs])
+        return np.clip(drawn, -1.0, 1.0)
 
     def _substitute(
         self,
         obs: Float32Array,
+        candidates: Float32Array,
         mean: Float32Array,
-        std: Float32Array,
         clipped: Float32Array,
         risks: FloatArray,
-        rng: np.random.Generator,
     ) -> Float32Array:
-        """Return what runs (B, C) instead of vetoed proposals ``clipped`` (B, C) of ``risks`` (B,)."""
-        shape = (len(obs), self._config.max_samples, mean.shape[1])
-        noise = rng.standard_normal(shape, dtype=np.float32)
-        candidates: Float32Array = np.clip(mean[:, None] + std[:, None] * noise, -1.0, 1.0)
+        """Return what of ``candidates`` (B, K, C) runs (B, C) instead of ``clipped`` (B, C) of ``risks`` (B,)."""
         judged = self._judge(obs, candidates)
         acceptable: BoolArray = guards.which_acceptable(judged, self._threshold)
         usable: BoolArray = guards.which_risks(judged)
@@ -136,7 +144,7 @@ class Behaviour:
         every = np.arange(len(obs))
         chosen = candidates[every, index]
         if self._config.fallback_mode == "backup_policy":
-            backup = np.clip(mean, -1.0, 1.0)
+            backup = np.clip(mean if isinstance(self._policy, HasDensity) else self._policy.mean(obs), -1.0, 1.0)
             if not (found | guards.which_risks(self._critic_rows(obs, backup))).all():
                 raise ValueError("the safety critic gave no usable risk for the policy's mean, which would act")
             return np.where(found[:, None], chosen, backup)

@@ -30,6 +30,7 @@ NOT_A_SETTING = frozenset(
         "name",
         "seed",
         "robot",
+        "data.path",
         "ros",
         "algorithm.device",
         "training.total_steps",

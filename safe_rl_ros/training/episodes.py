@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from safe_rl_ros.training.rollout import Rollout
 from safe_rl_ros.training.tables import write_table
+from safe_rl_ros.types import EpisodeStats
 
 COLUMNS: dict[str, type[np.generic]] = {
     "epoch": np.int64,
@@ -27,6 +28,22 @@ COLUMNS: dict[str, type[np.generic]] = {
 sum of the training cost; ``violations``: steps with a margin that is not positive; ``failure``: 1 if one ended it."""
 
 
+def _row(epoch: int, step: int, env: int, stats: EpisodeStats) -> tuple[float, ...]:
+    """Return an episode's values in the order of :data:`COLUMNS`."""
+    return (
+        epoch,
+        step,
+        env,
+        stats.episode_return,
+        stats.length,
+        stats.cost,
+        stats.violations,
+        int(stats.failure),
+        stats.goals,
+        stats.vetoes,
+    )
+
+
 class EpisodeLog:
     """Grows by one row per finished episode; the same episode is never in it twice."""
 
@@ -41,20 +58,11 @@ class EpisodeLog:
     def add(self, epoch: int, steps_before: int, rollout: Rollout) -> None:
         """Append the episodes that ended in an epoch, which ``steps_before`` environment steps came before."""
         for stats, end in zip(rollout.episodes, rollout.ends, strict=True):
-            self._rows.append(
-                (
-                    epoch,
-                    steps_before + end.step,
-                    end.env,
-                    stats.episode_return,
-                    stats.length,
-                    stats.cost,
-                    stats.violations,
-                    int(stats.failure),
-                    stats.goals,
-                    stats.vetoes,
-                )
-            )
+            self._rows.append(_row(epoch, steps_before + end.step, end.env, stats))
+
+    def add_evaluated(self, epoch: int, step: int, episodes: Sequence[EpisodeStats]) -> None:
+        """Append the episodes of an evaluation after ``step`` gradient steps; ``env`` counts them."""
+        self._rows += [_row(epoch, step, index, stats) for index, stats in enumerate(episodes)]
 
     def latest(self, column: str, count: int) -> list[float]:
         """Return a column of the newest ``count`` episodes, oldest first; fewer if there are fewer."""

@@ -11,7 +11,7 @@ import gymnasium
 import numpy as np
 
 from safe_rl_ros.functional.risk import empirical_cvar
-from safe_rl_ros.inference import GaussianPolicy
+from safe_rl_ros.policies import Policy, propose
 from safe_rl_ros.training.metrics import CVAR_ALPHA
 from safe_rl_ros.training.rollout import ROLLOUT_STREAM, EpisodeTally, episode_seed, stream
 from safe_rl_ros.training.statistics import bootstrap_interval, clopper_pearson, mean_interval
@@ -82,17 +82,14 @@ def _score(rows: FloatArray) -> float:
     return float(rows[:, 0].mean() / (rows[:, 2].mean() + 1.0))
 
 
-def sample_action(policy: GaussianPolicy, obs: Float32Array, rng: np.random.Generator | None) -> Float32Array:
+def sample_action(policy: Policy, obs: Float32Array, rng: np.random.Generator | None) -> Float32Array:
     """Return a clipped sample (C,) of the policy at obs (O,), or its mean without a generator."""
-    mean, std = policy.distribution(obs)
-    noise = 0.0 if rng is None else std * rng.standard_normal(mean.shape).astype(np.float32)
-    action: Float32Array = np.clip(mean + noise, -1.0, 1.0).astype(np.float32)
-    return action
+    return np.clip(propose(policy, obs, rng).action, -1.0, 1.0)
 
 
 def evaluate(
     env: gymnasium.Env[Any, Any],
-    policy: GaussianPolicy,
+    policy: Policy,
     episodes: int,
     *,
     seed: int,

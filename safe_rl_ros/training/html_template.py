@@ -1,12 +1,6 @@
 """The report's page as a Jinja template: style and figures inside, nothing to load, no script."""
 
-PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ title }}</title>
-<style>
+STYLE = """\
   body { font: 15px/1.45 system-ui, sans-serif; color: #1a1a1a; background: #fff; margin: 0 auto; padding: 1.5rem;
          max-width: 92rem; }
   h1 { font-size: 1.6rem; margin: 0 0 .3rem; }
@@ -27,7 +21,20 @@ PAGE = """<!DOCTYPE html>
   details { margin: .3rem 0; }
   summary { cursor: pointer; }
   pre { background: #f6f6f6; padding: .7rem; overflow-x: auto; font-size: .85em; }
-</style>
+"""
+"""What every page looks like."""
+
+PAGE = (
+    """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{{ title }}</title>
+<style>
+"""
+    + STYLE
+    + """</style>
 </head>
 <body>
 <h1>{{ title }}</h1>
@@ -70,3 +77,4 @@ PAGE = """<!DOCTYPE html>
 </body>
 </html>
 """
+)

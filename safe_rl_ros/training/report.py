@@ -33,8 +33,12 @@ def smooth(values: Sequence[float], window: int) -> FloatArray:
     return out
 
 
-def plot_training(rows: Sequence[dict[str, float]], directory: Path, window: int = 5) -> list[Path]:
+def plot_training(
+    rows: Sequence[dict[str, float]], directory: Path, window: int = 5, *, acting: bool = True
+) -> list[Path]:
     """Write ``return.png``, ``failures.png`` and ``veto_rate.png`` from a run's metrics; return their paths.
+
+    ``acting`` is False for a run on logged data: its steps are gradient steps, and few epochs have an evaluation.
 
     Raises:
         ValueError: there are no rows.
@@ -52,11 +56,12 @@ def plot_training(rows: Sequence[dict[str, float]], directory: Path, window: int
     for name, title, column, exact in panels:
         figure, axis = plt.subplots(figsize=(6, 3.5), layout="constrained")
         values = [row[column] for row in rows]
-        axis.plot(steps, values, color=COLOURS["path"], alpha=1.0 if exact else 0.3, label="per epoch")
+        marker = None if acting or exact else "."
+        axis.plot(steps, values, color=COLOURS["path"], alpha=1.0 if exact else 0.3, marker=marker, label="per epoch")
         if not exact:
             axis.plot(steps, smooth(values, window), color=COLOURS["path"], label=f"mean of {window} epochs")
             axis.legend(frameon=False)
-        axis.set(xlabel="Environment steps", ylabel=title)
+        axis.set(xlabel="Environment steps" if acting else "Gradient steps", ylabel=title)
         axis.spines[["top", "right"]].set_visible(False)
         paths.append(directory / f"{name}.png")
         figure.savefig(paths[-1], dpi=120)

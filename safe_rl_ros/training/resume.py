@@ -54,8 +54,10 @@ def check_same(named: SessionConfig, own: SessionConfig, directory: Path) -> Non
 
 
 def _settings(session: SessionConfig) -> list[tuple[str, str]]:
-    """Return every setting but the robot's path as ``a.b`` and its value."""
-    pairs = (text.partition("=") for text in as_overrides(session.model_dump(mode="json", exclude={"robot"})))
+    """Return every setting but the paths of robot and data as ``a.b`` and its value."""
+    values = session.model_dump(mode="json", exclude={"robot"})
+    values.get("data", {}).pop("path", None)  # a place; what is there is told apart by its hash
+    pairs = (text.partition("=") for text in as_overrides(values))
     return [(key, value) for key, _, value in pairs]
 
 

@@ -13,6 +13,7 @@ from safe_rl_ros.algorithms.critic_fitting import VIOLATION_COST
 from safe_rl_ros.bundle import Bundle
 from safe_rl_ros.data.dataset import load_transitions
 from safe_rl_ros.envs.robot_env import RobotEnv, make_robot_env
+from safe_rl_ros.policies import HasDensity
 from safe_rl_ros.safety.calibration import RiskTrace
 from safe_rl_ros.safety.contracts import FilterConfig
 from safe_rl_ros.safety.wrapper import SafetyFilterWrapper
@@ -188,6 +189,8 @@ def read_recording(path: str | Path, bundle: Bundle) -> Recording:
 
 def _same_policy(batch: TransitionBatch, bundle: Bundle) -> bool:
     """Return True if the bundle's policy made the proposals: the logged means and deviations are known and its own."""
+    if not isinstance(bundle.policy, HasDensity):
+        return False
     mean, std = bundle.policy.distribution(batch.obs)
     difference = np.maximum(np.abs(mean - batch.behaviour_mean), np.abs(std - batch.behaviour_std))
     return bool((difference <= POLICY_TOLERANCE).all())

@@ -10,7 +10,7 @@ import gymnasium
 import numpy as np
 
 from safe_rl_ros.algorithms.base import EpochStats
-from safe_rl_ros.inference import GaussianPolicy
+from safe_rl_ros.policies import Policy, propose
 from safe_rl_ros.types import EpisodeStats, FilterDecision, Reason, TransitionBatch
 
 ROLLOUT_STREAM = 1
@@ -110,7 +110,7 @@ def is_shadow_veto(info: dict[str, Any]) -> bool:
 
 def collect(
     env: gymnasium.Env[Any, Any],
-    policy: GaussianPolicy,
+    policy: Policy,
     steps: int,
     *,
     seed: int,
@@ -131,8 +131,7 @@ def collect(
     for t in range(steps):
         if on_step is not None:
             on_step()
-        mean, std = policy.distribution(obs)
-        action = mean + std * rng.standard_normal(mean.shape).astype(np.float32)
+        mean, std, action = propose(policy, obs, rng)
         next_obs, reward, terminated, truncated, info = env.step(np.clip(action, -1.0, 1.0))
         ended = terminated or truncated
         last = t == steps - 1

@@ -116,7 +116,9 @@ def _changed(config: SessionConfig, directory: Path) -> list[str]:
     """Return the keys, other than those that may change, in which a configuration differs from a run's own."""
     run = load_config(SessionConfig, directory / "config.yaml")
     old, new = (side.model_dump(exclude={*MAY_CHANGE, "robot"}) for side in (run, config))
-    changed = sorted(key for key in new if old.get(key) != new[key])
+    for side in (old, new):
+        side.get("data", {}).pop("path", None)  # data that moved are the same by their hash
+    changed = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
     if config.robot is not None and (directory / "robot.yaml").read_bytes() != Path(config.robot).read_bytes():
         changed.append("robot")
     if config.simulated:
@@ -125,8 +127,12 @@ def _changed(config: SessionConfig, directory: Path) -> list[str]:
 
 
 def open_session(config: SessionConfig, directory: Path) -> Session:
-    """Open a session in this process: on simulated environments, or on the twin of the task's robot."""
+    """Open a session in this process: on simulated environments, on the twin of the task's robot, or on data alone."""
     # Here and not above: each loads a simulator, and a session over ROS needs neither.
+    if config.data is not None and config.data.evaluate_every == 0:
+        from safe_rl_ros.training.data_session import DataSession
+
+        return DataSession(config, directory)
     if config.simulated:
         from safe_rl_ros.training.vector_session import VectorSession
 
@@ -163,7 +169,7 @@ def train(
     summary = summarise(trainer, finished, bundle, time.time() - started)
     write_json(directory / "summary.json", summary)
     if trainer.metrics:
-        plot_training(trainer.metrics, directory / "plots")
+        plot_training(trainer.metrics, directory / "plots", acting=config.data is None)
     return summary
 
 
@@ -199,17 +205,21 @@ def summarise(trainer: Trainer, finished: bool, bundle: str, wall_s: float) -> d
         "failures_ci95": list(clopper_pearson(failures, episodes)) if episodes else None,
         "violations": int(rows[-1].get("violations_total", failures)),
         "cost_cvar": _finite(rows[-1].get("cost_cvar")),
-        "veto_rate": float(np.mean([row["veto_rate"] for row in rows])),
+        "veto_rate": _mean(rows, "veto_rate"),
         "last_tenth": {
             "return_mean": _mean(tail, "return_mean"),
             "cost_mean": _mean(tail, "cost_mean"),
             "score": _mean(tail, "score"),
             "cv_rate": _mean(tail, "cv_rate"),
-            "failure_rate": float(np.mean([row["failure_rate"] for row in tail])),
-            "veto_rate": float(np.mean([row["veto_rate"] for row in tail])),
-            "steps_per_s": float(np.mean([row["steps_per_s"] for row in tail])),
+            "failure_rate": _mean(tail, "failure_rate"),
+            "veto_rate": _mean(tail, "veto_rate"),
+            "steps_per_s": _mean(tail, "steps_per_s"),
         },
     }
+    if trainer.config.data is not None:
+        names = ("return_normalised", "cost_normalised")
+        summary["data"] = {"path": trainer.config.data.path, "sha256": trainer.config.data.sha256}
+        summary["training"]["last_tenth"] |= {name: _mean(tail, name) for name in names if name in rows[-1]}
     if trainer.latencies_s:
         p50, p99 = np.percentile(np.asarray(trainer.latencies_s) * 1e6, [50, 99])
         summary["filter_latency_us"] = {"p50": float(p50), "p99": float(p99)}

@@ -63,10 +63,14 @@ class RunRecord:
 
     @property
     def cost_limit(self) -> float:
-        """Return the limit on an episode's cost: per-step limit times the episode's length; NaN if there is none."""
-        per_step = self.config.get("algorithm", {}).get("cost_limit")
-        length = self.config.get("task", {}).get("max_episode_steps")
-        return math.nan if per_step is None or length is None else float(per_step) * float(length)
+        """Return the limit on an episode's cost, NaN if there is none.
+
+        It is an algorithm's limit per step times the episode's length; algorithms that learn from data have one per
+        episode.
+        """
+        limit = self.config.get("algorithm", {}).get("cost_limit")
+        length = 1.0 if self.config.get("data") else self.config.get("task", {}).get("max_episode_steps")
+        return math.nan if limit is None or length is None else float(limit) * float(length)
 
 
 def load_record(path: Path) -> RunRecord:

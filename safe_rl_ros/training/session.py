@@ -17,8 +17,9 @@ from safe_rl_ros.bundle import Bundle, ThresholdMode, load_bundle, save_bundle
 from safe_rl_ros.envs.observation import CommandMap
 from safe_rl_ros.envs.robot_env import make_robot_env
 from safe_rl_ros.envs.robot_spec import RobotSpec
-from safe_rl_ros.inference import GaussianPolicy, SafetyCritic
+from safe_rl_ros.inference import SafetyCritic
 from safe_rl_ros.messages.limits import command_limits
+from safe_rl_ros.policies import Policy
 from safe_rl_ros.safety.action_filter import ActionFilter, FilterConfig
 from safe_rl_ros.safety.wrapper import SafetyFilterWrapper
 from safe_rl_ros.training.evaluation import Evaluation, evaluate
@@ -95,7 +96,7 @@ class RobotSession:
         self.act_dim = int(env.action_space.shape[0])  # type: ignore[index]
         self.obs_names: tuple[str, ...] = tuple(env.unwrapped.observer.names)  # type: ignore[attr-defined]
         self.spec_hash = spec.hash
-        self._policy: GaussianPolicy | None = None
+        self._policy: Policy | None = None
 
     def collect(
         self, algorithm: Algorithm, steps: int, *, seed: int, epoch: int, on_step: Callable[[], None] | None = None
@@ -146,7 +147,7 @@ class LiveModel:
     ``policy`` is what takes the place of a vetoed proposal: the recovery policy where there is one.
     """
 
-    policy: GaussianPolicy
+    policy: Policy
     critic: SafetyCritic
     threshold: float
     hash: str
@@ -163,7 +164,7 @@ class LiveModel:
 
     def mean(self, obs: Float32Array) -> Float32Array:
         """Return the policy's mean action (C,) at obs (O,), in [-1, 1]."""
-        return self.policy.distribution(obs)[0]
+        return self.policy.mean(obs)
 
 
 def filter_bundle(path: Path, config: SessionConfig) -> Path:
@@ -182,9 +183,7 @@ def write_recovery(directory: Path, algorithm: Algorithm, config: SessionConfig,
     return None if recovery is None else _write(directory, recovery, algorithm, config, session)
 
 
-def _write(
-    directory: Path, policy: GaussianPolicy, algorithm: Algorithm, config: SessionConfig, session: Session
-) -> str:
+def _write(directory: Path, policy: Policy, algorithm: Algorithm, config: SessionConfig, session: Session) -> str:
     mode: ThresholdMode = getattr(config.algorithm, "threshold_mode", "fixed")
     return save_bundle(
         directory,
@@ -219,6 +218,7 @@ class InProcessSession(RobotSession):
     def deploy(self, algorithm: Algorithm, epoch: int) -> None:
         """Put the algorithm's networks into the filter."""
         critic = algorithm.critic()
+        self._policy = algorithm.policy()
         if critic is not None:
             name = f"epoch-{epoch}"
             recovery = algorithm.recovery()

@@ -6,19 +6,20 @@ from collections.abc import Mapping, Sequence
 from functools import reduce
 from operator import or_
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field, field_validator, model_validator
 
-from safe_rl_ros.algorithms import AlgorithmConfig, has_recovery
-from safe_rl_ros.config import StrictModel, apply_overrides, build, dump_yaml, read_yaml
+from safe_rl_ros.algorithms import AlgorithmConfig, can_start_as_another, has_recovery, is_offline
+from safe_rl_ros.config import GrownModel, StrictModel, apply_overrides, build, dump_yaml, read_yaml
 from safe_rl_ros.envs.robot_spec import RobotSpec, load_robot_spec
 from safe_rl_ros.envs.tasks.hazard_nav import HazardNavConfig
 from safe_rl_ros.envs.vector import SIMULATED_TASKS
 from safe_rl_ros.resources import find_resource
 from safe_rl_ros.safety.action_filter import FilterConfig
 from safe_rl_ros.training.algorithm_settings import load_settings
-from safe_rl_ros.training.training_config import RosConfig, TrainingConfig
+from safe_rl_ros.training.logged_data import resolve_data
+from safe_rl_ros.training.training_config import DataConfig, RosConfig, TrainingConfig
 from safe_rl_ros.types import ConfigError
 
 ROBOT_TASK = "hazard_nav"
@@ -40,8 +41,10 @@ else:
 TaskConfig = Annotated[HazardNavConfig | SimulatedTaskConfig, Field(discriminator="name")]
 
 
-class SessionConfig(StrictModel):
+class SessionConfig(GrownModel):
     """A training session. Written resolved to ``runs/<name>/config.yaml``, which reads back to itself."""
+
+    younger: ClassVar[frozenset[str]] = frozenset({"data"})
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Name of the run's directory.")
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of layouts, exploration, networks and filter.")
@@ -50,6 +53,10 @@ class SessionConfig(StrictModel):
     )
     task: TaskConfig = Field(description="The task: inline, or the name of a file in config/tasks.")
     algorithm: AlgorithmConfig
+    data: DataConfig | None = Field(
+        None,
+        description="Logged data to learn from, or its path; needed by algorithms that never act, refused by others.",
+    )
     filter: FilterConfig = Field(default_factory=FilterConfig, description="The safety filter of the session.")
     training: TrainingConfig = Field(default_factory=TrainingConfig, description="Budget and bookkeeping.")
     ros: RosConfig = Field(default_factory=RosConfig, description="Transport when run over ROS.")
@@ -58,6 +65,11 @@ class SessionConfig(StrictModel):
     @classmethod
     def _task_from_file(cls, value: Any) -> Any:
         return _named(read_task(value)[0] if isinstance(value, str) else value)
+
+    @field_validator("data", mode="before")
+    @classmethod
+    def _data_from_path(cls, value: Any) -> Any:
+        return {"path": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _fitting_parts(self) -> SessionConfig:
@@ -68,12 +80,28 @@ class SessionConfig(StrictModel):
             self._check_recovery()
         elif self.robot is not None:
             raise ValueError(f"robot is {self.robot!r}, but task {self.task.name!r} is simulated and has no robot")
-        elif training.steps_per_epoch % training.num_envs:
+        elif self.data is None and training.steps_per_epoch % training.num_envs:
             raise ValueError(
                 f"training.steps_per_epoch is {training.steps_per_epoch}, expected a multiple of training.num_envs"
                 f" ({training.num_envs})"
             )
+        self._check_data()
         return self
+
+    def _check_data(self) -> None:
+        """Raise ValueError unless data are given exactly to those that learn from them, and nothing to act on."""
+        name = self.algorithm.name
+        if not is_offline(self.algorithm):
+            if self.data is not None:
+                raise ValueError(f"data is given, but algorithm {name!r} learns by acting: expected training.seed_data")
+            if self.training.start_from is not None and not can_start_as_another(self.algorithm):
+                raise ValueError(f"training.start_from is given, but algorithm {name!r} cannot begin as another one")
+            return
+        if self.data is None:
+            raise ValueError(f"data is missing: algorithm {name!r} learns from logged data (--data, or data.path)")
+        for key in ("seed_data", "start_from", "stop_at_goals"):
+            if (value := getattr(self.training, key)) is not None:
+                raise ValueError(f"training.{key} is {value!r}, but algorithm {name!r} learns from data alone")
 
     def _check_recovery(self) -> None:
         """Raise ValueError if the algorithm has a recovery policy that the robot's filter would not let act."""
@@ -154,7 +182,7 @@ def compose_session(task: str, algorithm: str, overrides: Sequence[str] = ()) ->
 
     Args:
         task: one of :data:`TASK_NAMES`, or a task's YAML file.
-        algorithm: a name in :data:`~safe_rl_ros.algorithms.ALGORITHMS`.
+        algorithm: a name in :data:`~safe_rl_ros.algorithms.LEARNERS`.
         overrides: ``key.sub=value`` changes. Without ``name=`` the run is called after algorithm, task and seed.
 
     Raises:
@@ -168,6 +196,8 @@ def compose_session(task: str, algorithm: str, overrides: Sequence[str] = ()) ->
     if values["name"] == ROBOT_TASK:
         data["robot"] = DEFAULT_ROBOT
     data = apply_overrides(data, overrides)
+    if isinstance(data.get("data"), Mapping) and "path" not in data["data"]:
+        del data["data"]  # what the settings say about evaluation names no data
     data.setdefault("name", f"{algorithm}_{file.stem}_seed{data['seed']}")
     return resolve(build(SessionConfig, data, f"{algorithm} on {task}"))
 
@@ -184,7 +214,13 @@ def _read_known_task(task: str) -> tuple[dict[str, Any], Path]:
 
 
 def resolve(config: SessionConfig) -> SessionConfig:
-    """Return the configuration with its robot as an absolute path. Raises :class:`ConfigError` if that is wrong."""
+    """Return the configuration with absolute paths of robot and data, and the data's hash.
+
+    Raises:
+        ConfigError: one of them is not there or wrong.
+    """
+    if config.data is not None:
+        config = config.model_copy(update={"data": resolve_data(config.data)})
     if config.robot is None:
         return config
     resolved = config.model_copy(update={"robot": str(find_resource(config.robot, "config/robots"))})

@@ -50,13 +50,20 @@ def evaluate_run(
     flag: StopFlag | None = None,
     on_episode: Callable[[EpisodeStats], None] | None = None,
 ) -> Evaluation:
-    """Evaluate a run's bundle on fresh layouts, with the filter as configured or without the critic's veto."""
+    """Evaluate a run's bundle on fresh layouts, with the filter as configured or without the critic's veto.
+
+    A policy learned from data acts as it did in its evaluations (``data.deterministic``), others by samples.
+    """
     config = load_run(run)
+    deterministic = config.data is not None and config.data.deterministic
+    config = config.model_copy(update={"data": None})  # it is to act now, whether or not it did in training
     session = open_session(config if veto else without_veto(config), run)
     try:
         session.deploy_bundle(run / "bundle")
         on_step = flag.check if flag is not None else None
-        return session.evaluate(episodes, seed=seed, on_step=on_step, on_episode=on_episode)
+        return session.evaluate(
+            episodes, seed=seed, deterministic=deterministic, on_step=on_step, on_episode=on_episode
+        )
     finally:
         session.close()
 

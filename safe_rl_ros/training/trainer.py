@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from safe_rl_ros.algorithms import make_algorithm
+from safe_rl_ros.algorithms import OfflineLearner, make_algorithm
 from safe_rl_ros.algorithms.base import Algorithm
-from safe_rl_ros.data.dataset import load_transitions, save_transitions
+from safe_rl_ros.data.dataset import save_transitions
 from safe_rl_ros.data.replay_buffer import ReplayBuffer
 from safe_rl_ros.training.checkpoint import (
     Checkpoint,
@@ -24,9 +24,11 @@ from safe_rl_ros.training.checkpoint import (
 )
 from safe_rl_ros.training.episodes import EpisodeLog
 from safe_rl_ros.training.metrics import CVAR_WINDOW, Durations, epoch_metrics, write_csv
+from safe_rl_ros.training.offline_epochs import OfflineEpochs
 from safe_rl_ros.training.rollout import StopRequestedError
 from safe_rl_ros.training.session import Session
 from safe_rl_ros.training.session_config import SessionConfig
+from safe_rl_ros.training.start import begin
 from safe_rl_ros.training.tables import Pace
 from safe_rl_ros.types import BackendError, ConfigError, TransitionBatch
 
@@ -50,18 +52,22 @@ class Trainer:
         """Build the algorithm and resume from ``directory/checkpoints`` if there is one.
 
         Raises:
-            ConfigError: the seed data does not fit, or the filter enforces a critic that the algorithm has not.
+            ConfigError: data do not fit or have changed, or the filter enforces a critic that the algorithm has not.
             CheckpointError: the newest checkpoint is corrupt.
         """
         self.config, self.session, self.directory = config, session, directory
         obs_dim, act_dim = session.obs_dim, session.act_dim
-        self.algorithm: Algorithm = make_algorithm(config.algorithm, obs_dim, act_dim, config.seed)
+        learner = make_algorithm(config.algorithm, obs_dim, act_dim, config.seed)
+        self.algorithm: Algorithm = learner
+        self._offline: OfflineEpochs | None = None
+        if isinstance(learner, OfflineLearner):
+            self._offline = OfflineEpochs(config, session, learner)
         if config.filter.critic == "enforce" and self.algorithm.critic() is None:
             raise ConfigError(
                 f"filter.critic = 'enforce', but algorithm {config.algorithm.name!r} learns no safety critic:"
                 ' expected filter.critic="off"'
             )
-        self.buffer = ReplayBuffer(config.training.buffer_capacity, obs_dim, act_dim)
+        self.buffer = ReplayBuffer(1 if self._offline else config.training.buffer_capacity, obs_dim, act_dim)
         self.metrics: list[dict[str, float]] = []
         self.episodes = EpisodeLog()
         self.latencies_s: list[float] = []
@@ -71,11 +77,8 @@ class Trainer:
         if (path := latest_checkpoint(directory / "checkpoints")) is not None:
             self._restore(load_checkpoint(path))
             logger.info("resumed from %s at epoch %d", path, self.epoch)
-        elif config.training.seed_data is not None:
-            self.buffer.add(load_transitions(config.training.seed_data, obs_dim, act_dim))
-            for _ in range(config.training.seed_rounds):
-                learned = self.algorithm.pretrain(self.buffer)
-            logger.info("critic fitted on %d logged transitions: %s", len(self.buffer), learned)
+        else:
+            begin(config, session, self.algorithm, self.buffer)
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         self.algorithm.load_state_dict(checkpoint.algorithm)
@@ -116,10 +119,29 @@ class Trainer:
             self.save()  # the robot is gone, and with it the epoch in progress; the state before it is whole
             raise
         self.save()
-        save_transitions(self.directory / "transitions.npz", TransitionBatch(**self.buffer.arrays()))  # type: ignore[arg-type]
+        if self._offline is None:
+            save_transitions(self.directory / "transitions.npz", TransitionBatch(**self.buffer.arrays()))  # type: ignore[arg-type]
         return True
 
     def _run_epoch(self, on_step: Callable[[], None] | None) -> dict[str, float]:
+        row = self._act_and_learn(on_step) if self._offline is None else self._learn_from(self._offline, on_step)
+        self.metrics.append(row)
+        self.epoch += 1
+        self._pace.write(self._write_tables)
+        if self.epoch % self.config.training.checkpoint_interval == 0:
+            self.save()
+        return row
+
+    def _learn_from(self, offline: OfflineEpochs, on_step: Callable[[], None] | None) -> dict[str, float]:
+        """Run one epoch on logged data."""
+        row, evaluation = offline.run(self.epoch, self.metrics[-1] if self.metrics else None, on_step)
+        if evaluation is not None:
+            self.episodes.add_evaluated(self.epoch, int(row["steps"]), evaluation.episodes)
+            self.latencies_s += evaluation.latencies_s
+        return row
+
+    def _act_and_learn(self, on_step: Callable[[], None] | None) -> dict[str, float]:
+        """Run one epoch of acting in the session and learning from it."""
         start = time.perf_counter()
         self.session.deploy(self.algorithm, self.epoch)
         threshold = self.algorithm.threshold
@@ -141,12 +163,7 @@ class Trainer:
         costs = self.episodes.latest("cost", CVAR_WINDOW)
         row = epoch_metrics(self.epoch, rollout, previous, threshold, durations, costs)
         row.update({f"algorithm/{name}": float(value) for name, value in learned.items()})
-        self.metrics.append(row)
         self.latencies_s += rollout.latencies_s
-        self.epoch += 1
-        self._pace.write(self._write_tables)
-        if self.epoch % self.config.training.checkpoint_interval == 0:
-            self.save()
         return row
 
     def _write_tables(self) -> None:

@@ -1,20 +1,27 @@
-"""Budget and transport of a training session."""
+"""Budget, logged data and transport of a training session."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from safe_rl_ros.config import StrictModel
+from safe_rl_ros.config import GrownModel, StrictModel
 
 
-class TrainingConfig(StrictModel):
-    """How long to train and what to keep."""
+class TrainingConfig(GrownModel):
+    """How long to train and what to keep. Steps are environment steps, or gradient steps of a session on ``data``."""
 
-    total_steps: int = Field(200_000, gt=0, description="Environment steps of the whole session.")
+    younger: ClassVar[frozenset[str]] = frozenset({"start_from"})
+
+    total_steps: int = Field(
+        200_000, gt=0, description="Environment steps of the whole session; on data: gradient steps."
+    )
     steps_per_epoch: int = Field(
-        2_000, gt=1, description="Environment steps between two policy updates, of all environments together."
+        2_000,
+        gt=1,
+        description="Environment steps between two policy updates, of all environments together; on data: gradient"
+        " steps of one epoch.",
     )
     num_envs: int = Field(
         5, ge=1, le=10_000, description="Environments stepped at once; simulated tasks only, a robot is one."
@@ -28,9 +35,16 @@ class TrainingConfig(StrictModel):
     buffer_capacity: int = Field(200_000, gt=0, description="Rows of experience kept for learning, oldest dropped.")
     seed_data: str | None = Field(
         None,
-        description="Transitions (.npz, another run's say) for the critic, before the first epoch.",
+        description="Logged data (a data set, or another run's transitions.npz) for buffer and critics, before the"
+        " first epoch.",
     )
     seed_rounds: int = Field(10, ge=1, description="Rounds of critic updates on the seed data before the first epoch.")
+    start_from: str | None = Field(
+        None,
+        description="Run or bundle, of an offline algorithm say, whose policy and safety critic the learner begins as"
+        " (csc, offtrc, offcpo). A run on data brings its data set as seed_data. The veto threshold stays the"
+        " algorithm's own: a risk made from a safety value, as FISOR's, is .5 at the border, no probability.",
+    )
     stop_at_goals: float | None = Field(
         None, gt=0, description="End early once this many goals per episode are reached, mean of the last 5 epochs."
     )
@@ -39,6 +53,22 @@ class TrainingConfig(StrictModel):
     def epochs(self) -> int:
         """Number of epochs; the last one may overshoot ``total_steps`` by less than an epoch."""
         return -(-self.total_steps // self.steps_per_epoch)
+
+
+class DataConfig(StrictModel):
+    """Logged data that an offline algorithm learns from, and how the policy is tried."""
+
+    path: str = Field(min_length=1, description="The data set, as `safe-rl-ros dataset info` reads it, or an .npz.")
+    sha256: str | None = Field(
+        None,
+        pattern=r"^[0-9a-f]{64}$",
+        description="Hash of its content, filled in when the session is made; other data are refused.",
+    )
+    evaluate_every: int = Field(
+        10, ge=0, description="Epochs between two evaluations in the task, the last one always is; 0: never."
+    )
+    evaluation_episodes: int = Field(20, ge=1, description="Episodes of one evaluation, the same layouts every time.")
+    deterministic: bool = Field(True, description="True if the policy's mean is evaluated, False for its samples.")
 
 
 class RosConfig(StrictModel):

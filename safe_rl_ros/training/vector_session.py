@@ -74,7 +74,10 @@ class VectorSession:
         self._config = config
         training = config.training
         if env is None:
-            env = make_vector_env(config.simulated_task, training.num_envs, training.env_threads)
+            count = training.num_envs
+            if config.data is not None:  # nobody acts but in evaluations
+                count = min(count, config.data.evaluation_episodes)
+            env = make_vector_env(config.simulated_task, count, training.env_threads)
         made: VectorTask = env
         self.env = made
         self.obs_dim = int(made.single_observation_space.shape[0])

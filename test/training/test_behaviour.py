@@ -2,6 +2,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from policy_fakes import TwoWays
 from vector_fakes import FunctionCritic, LinePolicy
 
 from safe_rl_ros.safety.action_filter import ActionFilter, CommandLimits, Observation, Proposal
@@ -134,8 +135,8 @@ def test_off_asks_no_critic() -> None:
 
 def test_the_recovery_policy_s_mean_acts_where_a_proposal_is_vetoed() -> None:
     class Recovery:
-        def distribution(self, obs: Any) -> tuple[Any, Any]:
-            return np.stack([obs[:, 1], 2.0 + 0 * obs[:, 1]], axis=1), np.full((len(obs), 2), 9.0)
+        def mean(self, obs: Any) -> Any:
+            return np.stack([obs[:, 1], 2.0 + 0 * obs[:, 1]], axis=1)
 
     obs = np.random.default_rng(0).uniform(-1, 1, (60, 2)).astype(np.float32)
     acted = behaviour(recovery=Recovery()).act(obs, np.random.default_rng(1))
@@ -187,3 +188,26 @@ def test_what_only_a_robot_s_filter_has_is_refused_by_name(config: Any) -> None:
 def test_no_critic_to_enforce_is_refused() -> None:
     with pytest.raises(ConfigError, match="no safety critic"):
         Behaviour(LinePolicy(), None, 1.0, FilterConfig())  # type: ignore[arg-type]
+
+
+def test_samples_of_a_policy_that_is_no_gaussian_take_the_place_of_what_is_vetoed() -> None:
+    """It leans to one side on every axis; the critic lets only actions pass that lean to the right on the first."""
+    policy = TwoWays([[0.2, -0.1], [0.1, 0.3]])
+
+    def left_is_risky(obs: Any, actions: Any) -> Any:
+        return (actions[..., 0] < policy.mean(obs.reshape(-1, 2)).reshape(*obs.shape[:-1], 2)[..., 0]).astype(float)
+
+    obs = np.random.default_rng(0).uniform(-1, 1, (60, 2)).astype(np.float32)
+    acting = Behaviour(policy, FunctionCritic(left_is_risky), 0.5, FilterConfig(max_samples=20))  # type: ignore[arg-type]
+    acted = acting.act(obs, np.random.default_rng(1))
+    lean = acted.executed - policy.mean(obs)
+    np.testing.assert_allclose(np.abs(lean), 0.5, atol=1e-6)
+    assert (lean[:, 0] > 0).all()
+    assert 15 < acted.intervened.sum() < 45
+    np.testing.assert_array_equal(acted.intervened, (acted.proposed - policy.mean(obs))[:, 0] < 0)
+    assert (acted.std == 0.0).all()
+    backup = FilterConfig(max_samples=2, fallback_mode="backup_policy")
+    none_pass = Behaviour(policy, FunctionCritic(lambda obs, actions: np.ones(actions.shape[:-1])), 0.5, backup)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(none_pass.act(obs, np.random.default_rng(1)).executed, policy.mean(obs))
+    still = acting.act(obs, np.random.default_rng(1), deterministic=True)
+    np.testing.assert_array_equal(still.proposed, policy.mean(obs))
