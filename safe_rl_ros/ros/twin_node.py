@@ -2,7 +2,8 @@
 
 Subscribes the robot's command topic; publishes odom, scan, joint_states, ``/clock``, ``tf`` (where tf2_msgs is
 installed) and ``diagnostics``; serves ``~/reset`` (std_srvs/Trigger), which starts the episode whose seed is in
-the parameter ``reset_seed`` and answers ``{"stamp_ns": ..., "seed": ...}``.
+the parameter ``reset_seed`` and answers ``{"stamp_ns": ..., "seed": ...}``. The same is on ``~/episode``
+(std_msgs/String, latched): from it a recording knows where the hazards were.
 
 - ``timing: lockstep``: exactly one control period per command whose stamp is that of the current state; any other
   command is dropped and counted. Time stands still between commands.
@@ -25,6 +26,7 @@ from rclpy.clock import ClockType
 from rclpy.node import Node
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import JointState, LaserScan
+from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from safe_rl_ros.envs.mujoco_backend import MujocoBackend
@@ -86,6 +88,7 @@ class TwinNode(Node):
         self._scan = self.create_publisher(LaserScan, topics["scan"], writer)
         self._joints = self.create_publisher(JointState, topics["joint_states"], writer)
         self._clock_topic = self.create_publisher(Clock, "/clock", qos.clock())
+        self._episode_topic = self.create_publisher(String, "~/episode", qos.latched())
         self._transforms = TransformWriter(self, self._spec.frames.odom or "", self._spec.frames.base)
         self._diagnostics = self.create_publisher(DiagnosticArray, "diagnostics", qos.diagnostics())
         self.create_subscription(
@@ -146,6 +149,7 @@ class TwinNode(Node):
         """Lock-step: show the state again, for consumers that had not found the twin yet (see :mod:`.qos`)."""
         if time.monotonic_ns() - self._published_ns >= qos.REPEAT_S * 1e9:
             self._counts["repeats"] += 1
+            self._episode_topic.publish(self._episode)
             self._publish_written()
 
     def _publish_written(self) -> None:
@@ -156,22 +160,23 @@ class TwinNode(Node):
         self._clock_topic.publish(self._clock_message)
         self._transforms.publish(self._writer.odom)
 
-    def _reset(self, seed: int) -> RobotState:
+    def _reset(self, seed: int) -> None:
         state = self._backend.reset(seed)
         self._command = None
         self._counts["resets"] += 1
+        self._episode = String(data=json.dumps({"stamp_ns": state.stamp_ns, "seed": seed}))
+        self._episode_topic.publish(self._episode)
         self._publish(state)
-        return state
 
     def _on_reset(self, _request: Any, response: Any) -> Any:
         seed = int(self.get_parameter("reset_seed").value or 0)
         try:
-            state = self._reset(seed)
+            self._reset(seed)
         except (BackendError, ConfigError) as error:
             response.success, response.message = False, str(error)
             return response
         response.success = True
-        response.message = json.dumps({"stamp_ns": state.stamp_ns, "seed": seed})
+        response.message = self._episode.data
         return response
 
     def _publish_diagnostics(self) -> None:
