@@ -23,7 +23,7 @@ from safe_rl_ros.training.run_records import RunRecord, load_record
 from safe_rl_ros.training.session_config import compose_session
 from safe_rl_ros.training.statistics import mean_interval
 from safe_rl_ros.training.sweep import Sweep
-from safe_rl_ros.training.sweep_config import load_sweep, plan_runs
+from safe_rl_ros.training.sweep_config import RunPlan, load_sweep, plan_runs
 
 SWEEPS = ("point_goal", "half_cheetah")
 FIGURES = ("episode_return", "cost", "cvar", "cv_rate", "violations", "score")
@@ -32,12 +32,20 @@ EASIER = (2, 4)
 QUICK = ["total_steps=8000", "seeds=[0]", "algorithms=[trpo, csc, trc, offtrc]", "per_algorithm={}"]
 
 
-def run_sweeps(names: list[str], overrides: list[str], runs: Path) -> dict[str, list[Path]]:
-    """Train what is not trained yet; return the directories of the finished runs of each sweep."""
+def stored_runs(plans: list[RunPlan]) -> list[Path]:
+    """Return the directories of the runs that are finished."""
+    return [plan.directory for plan in plans if (plan.directory / "summary.json").is_file()]
+
+
+def run_sweeps(names: list[str], overrides: list[str], runs: Path, *, train: bool = True) -> dict[str, list[Path]]:
+    """Train what is not trained yet, if ``train``; return the directories of the finished runs of each sweep."""
     finished: dict[str, list[Path]] = {}
     for name in names:
         sweep_config = load_sweep(name, overrides)
         plans = plan_runs(sweep_config, runs, compose_session)
+        if not train:
+            finished[name] = stored_runs(plans)
+            continue
         with StopFlag().on_signals() as flag:
             sweep = Sweep(sweep_config, plans)
             seen: set[str] = set()
@@ -49,7 +57,7 @@ def run_sweeps(names: list[str], overrides: list[str], runs: Path) -> dict[str, 
                         progress(f"{run.plan.name}: {run.state.value} {run.error or ''}")
 
             sweep.run(flag, tell)
-        finished[name] = [plan.directory for plan in plans if (plan.directory / "summary.json").is_file()]
+        finished[name] = stored_runs(plans)
         if flag.requested:
             raise SystemExit(130)
     return finished
@@ -117,12 +125,13 @@ def main() -> None:
     parser.add_argument("--sweep", action="append", help=f"only this sweep; by default {', '.join(SWEEPS)}")
     parser.add_argument("--workers", type=int, default=2, help="runs at a time")
     parser.add_argument("--set", action="append", default=[], help="change to the sweeps, as total_steps=100000")
+    parser.add_argument("--stored", action="store_true", help="compare the runs that are finished, train nothing")
     options = parser.parse_args()
     overrides = [*(QUICK if options.quick else []), f"workers={options.workers}", *options.set]
     if options.quick:
         overrides.append("name=online_quick")
     names = options.sweep or ([SWEEPS[0]] if options.quick else list(SWEEPS))
-    finished = run_sweeps(names, overrides, options.runs)
+    finished = run_sweeps(names, overrides, options.runs, train=not options.stored)
     records = [load_record(path) for paths in finished.values() for path in paths]
     figures = {
         task: {group.label: group_entry(group) for group in groups} for task, groups in group_runs(records).items()

@@ -106,3 +106,13 @@ def test_scores_and_violations_are_compared_in_the_right_direction() -> None:
 
 def test_nothing_is_held_against_algorithms_that_did_not_run() -> None:
     assert online.targets({"point_goal": entries(trpo=[1.0], csc=[1.0])}) == []
+
+
+def test_stored_runs_are_compared_without_training(tmp_path: Path) -> None:
+    whole = tmp_path / "point_goal" / "point_goal" / "cpo" / "seed_10"
+    whole.mkdir(parents=True)
+    (whole / "summary.json").write_text("{}")
+    (whole.parent / "seed_11").mkdir()  # not finished
+    found = online.run_sweeps(["point_goal"], [], tmp_path, train=False)
+    assert found == {"point_goal": [whole]}
+    assert sorted(path.name for path in whole.parent.iterdir()) == ["seed_10", "seed_11"]
