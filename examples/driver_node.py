@@ -1,13 +1,15 @@
 """What the example policies share: a plain ROS 2 node that drives the twin with any function of state and goal.
 
 It publishes ``cmd_vel`` (TwistStamped, stamped as the state that it answers) and ``goal_pose``, resets the twin after
-each episode, and counts goals and collisions. It knows nothing of the safety filter.
+each episode, and counts goals and collisions. It knows nothing of the safety filter. The twin may run in real time or
+in lock-step. Without a policy it gives goals and keeps the score, and somebody else drives.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,6 +18,7 @@ from geometry_msgs.msg import PoseStamped, TwistStamped
 from nav_msgs.msg import Odometry
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
+from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
 from rclpy.task import Future
@@ -32,6 +35,12 @@ from safe_rl_ros.types import FloatArray, RobotState
 Policy = Callable[[RobotState, FloatArray], FloatArray]
 """State and goal (2,) m, odom frame, to a command (2,): m/s, rad/s."""
 SERVICE_TIMEOUT_S = 5.0
+LISTENERS_TIMEOUT_S = 15.0
+SETTLE_S = 1.0
+"""Time in which further listeners may appear after the first one."""
+SUMS = {"collisions": "collision", "goals": "goals", "steps": "steps"}
+ACK_TIMEOUT_S = 5.0
+"""Longer than the middleware may take until a new listener hears (3 s with Fast DDS)."""
 
 logger = logging.getLogger("driver")
 
@@ -39,16 +48,16 @@ logger = logging.getLogger("driver")
 class DriverNode(Node):
     """Drives one episode after the other; ``episodes`` holds the results."""
 
-    def __init__(self, policy: Policy, name: str) -> None:
-        """Subscribe the sensors, publish commands and goals."""
+    def __init__(self, policy: Policy | None, name: str) -> None:
+        """Subscribe the sensors, publish commands and goals; without a policy goals alone."""
         super().__init__(name)
         self._policy = policy
         self._spec = load_robot_spec("rover")
         self._task = HazardNav(load_hazard_nav(), self._spec.footprint_radius_m)
         self._commands, self._goals = make_command_codec(self._spec), GoalCodec(self._spec)
         self._assembler = StateAssembler(sensor_timeouts(self._spec))
-        self._command_topic = self.create_publisher(TwistStamped, "cmd_vel", 1)
         self._goal_topic = self.create_publisher(PoseStamped, "goal_pose", 1)
+        self._command_topic = None if policy is None else self.create_publisher(TwistStamped, "cmd_vel", 1)
         reader, sensors = StateReader(self._spec), self._spec.sensors
         for sensor, kind, read in (
             ("odom", Odometry, reader.odometry),
@@ -59,8 +68,33 @@ class DriverNode(Node):
             self.create_subscription(kind, topic, self._on_sensor(sensor, read), qos_profile_sensor_data)
         self._set_seed = self.create_client(SetParameters, "twin/set_parameters")
         self._reset = self.create_client(Trigger, "twin/reset")
+        self._messages: list[tuple[Any, Any]] = []
         self._previous: RobotState | None = None
         self.finished: dict[str, Any] | None = {}
+
+    def connect(self) -> None:
+        """Wait until all who listen hear what is published, a recorder say; the robot is told to stand still.
+
+        Raises:
+            RuntimeError: no state comes, nobody listens, or somebody does not hear.
+        """
+        topics = [self._goal_topic] if self._command_topic is None else [self._goal_topic, self._command_topic]
+        deadline = time.monotonic() + LISTENERS_TIMEOUT_S
+        while missing := [topic.topic_name for topic in topics if not topic.get_subscription_count()]:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"nobody listens on {', '.join(missing)}: are twin, filter and recorder running?")
+            rclpy.spin_once(self, timeout_sec=0.1)
+        settled = time.monotonic() + SETTLE_S
+        while time.monotonic() < settled or self._assembler.synchronised() is None:
+            if time.monotonic() > deadline + SETTLE_S:
+                raise RuntimeError("no state of the robot comes: is the twin running?")
+            rclpy.spin_once(self, timeout_sec=0.1)
+        state = self._assembler.synchronised()
+        assert state is not None
+        self._publish(state, state.position[:2], self._spec.command_stop)
+        for topic in topics:
+            if not topic.wait_for_all_acked(Duration(seconds=ACK_TIMEOUT_S)):
+                raise RuntimeError(f"a listener on {topic.topic_name} does not hear within {ACK_TIMEOUT_S} s")
 
     def start(self, seed: int) -> None:
         """Begin the episode of ``seed``. Raises RuntimeError if the twin does not answer."""
@@ -92,6 +126,9 @@ class DriverNode(Node):
         return on_message
 
     def _on_state(self, state: RobotState) -> None:
+        if self._previous is not None and state.stamp_ns == self._previous.stamp_ns:
+            self._publish_again()  # lock-step: the twin has not heard the answer
+            return
         if self._previous is not None:
             outcome = self._task.evaluate(self._previous, state, self._layout, self._progress)
             self._progress = outcome.task_state
@@ -104,19 +141,33 @@ class DriverNode(Node):
                     "return": round(self._return, 2),
                     "steps": self._steps,
                 }
+                return
         self._previous = state
         goal = self._task.goal(self._layout, self._progress)
-        self._goal_topic.publish(self._goals.write(goal, state.stamp_ns))
-        self._command_topic.publish(self._commands.write(self._policy(state, goal), state.stamp_ns))
+        self._publish(state, goal, None if self._policy is None else self._policy(state, goal))
+
+    def _publish(self, state: RobotState, goal: FloatArray, command: FloatArray | None) -> None:
+        self._messages = [(self._goal_topic, self._goals.write(goal, state.stamp_ns))]
+        if self._command_topic is not None and command is not None:
+            self._messages.append((self._command_topic, self._commands.write(command, state.stamp_ns)))
+        self._publish_again()
+
+    def _publish_again(self) -> None:
+        for topic, message in self._messages:
+            topic.publish(message)
 
 
-def drive_episodes(policy: Policy, name: str, episodes: int, seed: int, ros_arguments: Sequence[str]) -> None:
-    """Drive ``episodes`` arenas from ``seed`` on; log each one and, as JSON, their sum."""
+def drive_episodes(policy: Policy | None, name: str, episodes: int, seed: int, ros_arguments: Sequence[str]) -> None:
+    """Drive ``episodes`` arenas from ``seed`` on; log each one and, as JSON, their sum.
+
+    Without a policy, give their goals to whoever drives.
+    """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     rclpy.init(args=list(ros_arguments))
     node = DriverNode(policy, name)
     results: list[dict[str, Any]] = []
     try:
+        node.connect()
         for index in range(episodes):
             node.start(seed + index)
             while node.finished is None:
@@ -128,6 +179,5 @@ def drive_episodes(policy: Policy, name: str, episodes: int, seed: int, ros_argu
     finally:
         node.destroy_node()
         rclpy.try_shutdown()
-    collisions = sum(result["collision"] for result in results)
-    total = {"episodes": len(results), "collisions": collisions, "goals": sum(result["goals"] for result in results)}
-    logger.info("%s", json.dumps(total))
+    sums = {key: sum(int(result[name]) for result in results) for key, name in SUMS.items()}
+    logger.info("%s", json.dumps({"episodes": len(results), **sums}))

@@ -4,8 +4,9 @@ Tell the policy to publish elsewhere (``policy_topic``) and give the filter a bu
 
     ros2 launch safe_rl_ros filter.launch.py policy_topic:=cmd_vel_policy bundle:=runs/demo/bundle mode:=shadow
     ros2 launch safe_rl_ros filter.launch.py policy_topic:=cmd_vel_policy bundle:=runs/demo/bundle candidates:=around
-    ros2 launch safe_rl_ros filter.launch.py policy_topic:=cmd_vel_policy bundle:=offline/bundle contract:=rover.yaml
+    ros2 launch safe_rl_ros filter.launch.py policy:=own bundle:=robot/bundle contract:=rover.yaml candidates:=around
 
+With ``policy`` a bundle's own policy proposes, in a node beside the filter.
 ``mode:=shadow`` passes commands unchanged and records what would have been vetoed; ``enforce`` vetoes.
 docs/safety_filter.md is the manual.
 """
@@ -15,15 +16,23 @@ from __future__ import annotations
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
-from launch_ros.actions import LifecycleNode
+from launch_ros.actions import LifecycleNode, Node
 
 from safe_rl_ros.bags.bag_topics import load_contract
 from safe_rl_ros.envs.robot_spec import load_robot_spec
 
 SWITCH = ["true", "false"]
+LISTED = 16
+"""Commands that the policy node lists with candidates:=topic."""
 ARGUMENTS = [
     DeclareLaunchArgument(
         "bundle", default_value="", description="Bundle directory of a training run; empty: wait for an announced one."
+    ),
+    DeclareLaunchArgument(
+        "policy",
+        default_value="",
+        description="Bundle whose policy proposes, in a node beside the filter: a directory, or own for the filter's "
+        "bundle; empty: a policy of yours does.",
     ),
     DeclareLaunchArgument(
         "mode",
@@ -119,7 +128,7 @@ ARGUMENTS = [
     DeclareLaunchArgument("namespace", default_value="", description="Namespace of node and topics."),
     DeclareLaunchArgument("use_sim_time", default_value="false", description="Follow /clock."),
     DeclareLaunchArgument(
-        "params_file", default_value="", description="Parameter file for the node; it overrides what is set here."
+        "params_file", default_value="", description="Parameter file for the filter; it overrides what is set here."
     ),
     DeclareLaunchArgument("log_level", default_value="info", description="debug, info, warn, error or fatal."),
     DeclareLaunchArgument(
@@ -136,10 +145,42 @@ def _robot(value: dict[str, str]) -> tuple[str, str, dict[str, str]]:
     return str(agreed.robot_file), str(agreed.task_file), agreed.remappings()
 
 
-def _nodes(context: LaunchContext) -> list[LifecycleNode]:
-    """Return the filter for the arguments in ``context``."""
+def _policy(value: dict[str, str], robot: str, task: str, topics: dict[str, str]) -> list[Node]:
+    """Return the node of a bundle's own policy, if one is wanted; ``topics`` are the remappings of sensors and goal."""
+    if not value["policy"]:
+        return []
+    return [
+        Node(
+            package="safe_rl_ros",
+            executable="policy_node",
+            name="policy",
+            namespace=value["namespace"],
+            parameters=[
+                {
+                    "robot": robot,
+                    "task": task,
+                    "bundle": value["bundle"] if value["policy"] == "own" else value["policy"],
+                    "timing": value["timing"],
+                    "list_size": LISTED if value["candidates"] == "topic" else 0,
+                    "use_sim_time": value["use_sim_time"] == "true",
+                }
+            ],
+            remappings=[
+                ("safety_filter/proposed", value["policy_topic"]),
+                ("safety_filter/candidates", value["candidates_topic"]),
+                *topics.items(),
+            ],
+            arguments=["--ros-args", "--log-level", value["log_level"]],
+            output="screen",
+        )
+    ]
+
+
+def _nodes(context: LaunchContext) -> list[Node]:
+    """Return the filter, and the policy if one is wanted, for the arguments in ``context``."""
     value = {name: LaunchConfiguration(name).perform(context) for name in (argument.name for argument in ARGUMENTS)}
     robot, task, topics = _robot(value)
+    policy = _policy(value, robot, task, dict(topics))
     own_topic = load_robot_spec(robot).command.topic
     topics[own_topic] = value["command_topic"] or topics.get(own_topic, own_topic)
     safety_filter = LifecycleNode(
@@ -175,9 +216,9 @@ def _nodes(context: LaunchContext) -> list[LifecycleNode]:
         arguments=["--ros-args", "--log-level", value["log_level"]],
         output="screen",
     )
-    return [safety_filter]
+    return [safety_filter, *policy]
 
 
 def generate_launch_description() -> LaunchDescription:
-    """Return the filter: arguments, then the node."""
+    """Return the filter: arguments, then the nodes."""
     return LaunchDescription([*ARGUMENTS, OpaqueFunction(function=_nodes)])

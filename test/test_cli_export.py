@@ -17,8 +17,8 @@ from safe_rl_ros.inference import GaussianPolicy, SafetyCritic
 OBS, ACT = 3, 2
 
 
-def write_bundle(directory, threshold=0.25):
-    rng = np.random.default_rng(0)
+def write_bundle(directory, threshold=0.25, seed=0, names=("goal", "speed", "closeness")):
+    rng = np.random.default_rng(seed)
 
     def layers(sizes, lead=()):
         pairs = list(enumerate(itertools.pairwise(sizes)))
@@ -34,7 +34,6 @@ def write_bundle(directory, threshold=0.25):
         layers([OBS + ACT, 8, 1], (3,)),
         {"kind": "safety_critic", "members": 3, "aggregate": "max", "std_factor": 0.0, **sizes},
     )
-    names = ["goal", "speed", "closeness"]
     return save_bundle(
         directory,
         policy,
@@ -73,6 +72,24 @@ def test_calibrated_bundle_of_a_run_goes_first_and_the_form_can_be_chosen(tmp_pa
     assert load_as_is(tmp_path / "robot").manifest.kind == "safetensors"
     assert export(tmp_path / "run" / "bundle", "-o", tmp_path / "robot", "--overwrite").exit_code == 0
     assert load_as_is(tmp_path / "robot").threshold == 0.25
+
+
+def test_critic_of_another_run_takes_the_place_of_its_own_and_brings_its_threshold(tmp_path):
+    write_bundle(tmp_path / "run" / "bundle", threshold=0.25)
+    write_bundle(tmp_path / "judge" / "bundle", threshold=0.75, seed=1)
+    result = export(tmp_path / "run", "-o", tmp_path / "robot", "--critic", tmp_path / "judge")
+    assert result.exit_code == 0, result.output
+    parts = [load_as_is(tmp_path / name).component_hashes() for name in ("run/bundle", "judge/bundle", "robot")]
+    assert parts[2].policy == parts[0].policy != parts[1].policy
+    assert parts[2].critic == parts[1].critic != parts[0].critic
+    made = load_as_is(tmp_path / "robot")
+    assert (made.threshold, made.manifest.threshold_mode) == (0.75, "fixed")
+    assert made.manifest.extra["critic_bundle"] == load_as_is(tmp_path / "judge" / "bundle").hash
+    write_bundle(tmp_path / "other", names=("a", "b", "c"))
+    refused = export(tmp_path / "run", "-o", tmp_path / "new", "--critic", tmp_path / "other")
+    assert refused.exit_code == 1
+    assert "its critic is for another robot spec or other observations" in str(refused.exception)
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,7 @@ VARIANTS = [
             "record": "bags",
         },
     ),
+    ("filter.launch.py", {"policy": "own", "bundle": "robot/bundle", "candidates": "topic", "namespace": "rover1"}),
     (
         "filter.launch.py",
         {"robot_spec": "arm.yaml", "task": "joint_hold.yaml", "command_topic": "left/commands", "critic": "off"},
@@ -176,7 +177,7 @@ def test_executables_and_parameters_exist(
 def test_parameter_values_pass_the_nodes_own_checks(
     name: str, changed: dict[str, str], load: Callable[[str], types.ModuleType]
 ) -> None:
-    from safe_rl_ros.ros import filter_parameters, learner_node, recorder_node, twin_node
+    from safe_rl_ros.ros import filter_parameters, learner_node, policy_node, recorder_node, twin_node
 
     tables = {
         "twin_node": twin_node.PARAMETERS,
@@ -187,6 +188,7 @@ def test_parameter_values_pass_the_nodes_own_checks(
         ),
         "learner_node": learner_node.PARAMETERS,
         "recorder_node": recorder_node.PARAMETERS,
+        "policy_node": policy_node.PARAMETERS,
     }
     for node in start(load(name), **changed):
         known = {parameter.name: parameter for parameter in tables[node.keywords["executable"]]}
@@ -295,6 +297,33 @@ def test_filter_takes_robot_task_and_topics_from_a_contract(
     (node,) = start(load("filter.launch.py"), contract=str(contract), command_topic="other")
     topics = dict(node.keywords["remappings"])
     assert (topics["odom"], topics["scan"], topics["cmd_vel"]) == ("/rover1/base/odom", "/rover1/scan", "other")
+
+
+def test_filter_brings_the_bundles_own_policy_on_the_same_contract(
+    tmp_path: Path, load: Callable[[str], types.ModuleType]
+) -> None:
+    contract = tmp_path / "mine.yaml"
+    contract.write_text(
+        "robot: rover\ntask: hazard_nav\nmargin: [{source: scan}]\ntopics: {odom: base/odom, command: base/cmd_vel}\n"
+    )
+    module = load("filter.launch.py")
+    changed = {"bundle": "robot/bundle", "contract": str(contract), "policy_topic": "mine"}
+    safety_filter, policy = start(module, policy="own", candidates="topic", **changed)
+    assert (safety_filter.keywords["executable"], policy.keywords["executable"]) == (
+        "safety_filter_node",
+        "policy_node",
+    )
+    values, others = parameters_of(policy), parameters_of(safety_filter)
+    assert [values[key] == others[key] for key in ("robot", "task", "timing", "bundle")] == [True] * 4
+    assert values["list_size"] > 1
+    topics, filters = dict(policy.keywords["remappings"]), dict(safety_filter.keywords["remappings"])
+    assert topics["safety_filter/proposed"] == filters["~/proposed"] == "mine"
+    assert topics["safety_filter/candidates"] == filters["~/candidates"]
+    assert topics["odom"] == filters["odom"] == "base/odom"
+    source = (NODE_SOURCES / "policy_node.py").read_text()
+    assert all(f'"{name}"' in source for name in topics if name.startswith("safety_filter/"))
+    _, other = start(module, policy="elsewhere", **changed)
+    assert (parameters_of(other)["bundle"], parameters_of(other)["list_size"]) == ("elsewhere", 0)
 
 
 def test_filters_arguments_reach_the_node(load: Callable[[str], types.ModuleType]) -> None:

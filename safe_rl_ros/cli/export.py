@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +14,7 @@ from safe_rl_ros.cli.app import app, console
 from safe_rl_ros.types import ConfigError
 
 if TYPE_CHECKING:
-    from safe_rl_ros.bundle import Bundle
+    from safe_rl_ros.bundle import Bundle, Kind
 
 PROBES = 256
 """Random observations on which source and target are compared."""
@@ -33,8 +34,15 @@ def export(
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Directory of the new bundle.")],
     form: Annotated[
-        FormName, typer.Option(help="onnx: run by ONNX Runtime, for Gaussian policies. safetensors: run by numpy.")
-    ] = FormName.onnx,
+        FormName | None,
+        typer.Option(
+            help="onnx: run by ONNX Runtime, for Gaussian policies. safetensors: run by numpy. Unset: onnx if possible."
+        ),
+    ] = None,
+    critic: Annotated[
+        Path | None,
+        typer.Option(help="A bundle or a run whose critic and threshold take the place of SOURCE's, if any."),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing bundle.")] = False,
 ) -> None:
     """Write policy, critic, normaliser, threshold and certificate for a filter process without torch.
@@ -46,13 +54,18 @@ def export(
     found = find_bundle(source)
     if output.resolve() == found.resolve():
         raise ConfigError(f"{output} is the source itself; choose another directory")
-    digest = export_bundle(found, output, kind=form.value, replace=overwrite)
+    judge = None if critic is None else find_bundle(critic)
+    kind: Kind | None = None if form is None else form.value
+    digest = export_bundle(found, output, kind=kind, critic_dir=judge, replace=overwrite)
     before, after = load_as_is(found), load_as_is(output)
+    if judge is not None:
+        before = replace(before, critic=load_as_is(judge).critic)
     if after.hash != digest or after.component_hashes() != before.component_hashes():
         raise ConfigError(f"{output} is not what was exported from {found}: did something else write there?")
     console.print(files_table(after, output))
     console.print(contents_table(before, after))
-    console.print(f"exported: {found} -> {output}\nsha256: {digest}", soft_wrap=True)
+    source_text = str(found) if judge is None else f"{found} with the critic of {judge}"
+    console.print(f"exported: {source_text} -> {output}\nsha256: {digest}", soft_wrap=True)
 
 
 def find_bundle(source: Path) -> Path:

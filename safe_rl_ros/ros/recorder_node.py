@@ -69,6 +69,7 @@ class RecorderNode(Node):
         except OSError as error:
             raise ConfigError(f"directory = {values['directory']!r} cannot be made: {error}") from error
         self._waiting = dict(contract.topics)
+        self._silent: list[str] | None = None
         if contract.config.clock == "stamp":
             for topic in list(self._waiting.values()):
                 self._subscribe(topic, reliable=True, latched=topic.role == "twin")
@@ -103,7 +104,8 @@ class RecorderNode(Node):
         return str(self.resolve_topic_name(topic.name if named else topic.given))
 
     def _discover(self) -> None:
-        """Subscribe the topics whose publishers have appeared."""
+        """Subscribe the topics whose publishers have appeared, and say what is heard when that changes."""
+        self._tell_silent()
         for topic in list(self._waiting.values()):
             offers = self.get_publishers_info_by_topic(self._here(topic))
             if not offers:
@@ -121,6 +123,17 @@ class RecorderNode(Node):
                 reliable=all(profile.reliability == ReliabilityPolicy.RELIABLE for profile in profiles),
                 latched=all(profile.durability == DurabilityPolicy.TRANSIENT_LOCAL for profile in profiles),
             )
+
+    def _tell_silent(self) -> None:
+        """Say on which topics no message has come yet, once whenever it is another set."""
+        silent = [name for name, count in self.recorder.counts.items() if not count]
+        if silent == self._silent:
+            return
+        self._silent = silent
+        optional = {topic.name for topic in self.recorder.contract.topics.values() if topic.optional}
+        needed, spare = ([name for name in silent if (name in optional) is which] for which in (False, True))
+        text = f"no message yet on {', '.join(needed)}" if needed else "recording: every topic that is needed was heard"
+        self.get_logger().info(text + (f" (nor, which need not be, on {', '.join(spare)})" if spare else ""))
 
     def _subscribe(self, topic: BagTopic, *, reliable: bool, latched: bool) -> None:
         profile = QoSProfile(

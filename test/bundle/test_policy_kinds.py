@@ -117,9 +117,9 @@ def test_onnx_is_refused_and_nothing_is_written(saved, tmp_path):
 
 
 def test_the_command_exports_it_as_safetensors(saved, tmp_path):
-    refused = CliRunner().invoke(app, ["export", str(saved), "-o", str(tmp_path / "robot")])
+    refused = CliRunner().invoke(app, ["export", str(saved), "-o", str(tmp_path / "robot"), "--form", "onnx"])
     assert isinstance(refused.exception, BundleError)
     assert "choose the form safetensors" in str(refused.exception)
-    result = CliRunner().invoke(app, ["export", str(saved), "-o", str(tmp_path / "robot"), "--form", "safetensors"])
+    result = CliRunner().invoke(app, ["export", str(saved), "-o", str(tmp_path / "robot")])
     assert result.exit_code == 0, result.output
     assert load_bundle(tmp_path / "robot", **KEYS).component_hashes() == load_bundle(saved, **KEYS).component_hashes()
