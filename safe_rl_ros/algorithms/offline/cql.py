@@ -39,6 +39,7 @@ from safe_rl_ros.functional.conservative_q import (
     uniform_log_density,
     value_penalty,
 )
+from safe_rl_ros.functional.ensemble_values import ensemble_values
 from safe_rl_ros.functional.soft_actor_critic import critic_error
 
 
@@ -65,6 +66,7 @@ class CQL(SoftLearner):
         """Build the networks from ``seed``."""
         super().__init__(config, obs_dim, act_dim, seed)
         self.config = config
+        self._memory: list[Tensor] = []
 
     def _target_temperature(self) -> Tensor:
         temperature = self.temperature()
@@ -74,7 +76,8 @@ class CQL(SoftLearner):
         """Return Eq. 4 summed over critics; the data's rows and the sampled ones go through the critics at once."""
         size = len(rows)
         action, log_density = self._actions(rows)
-        value = self.critics(joined(rows.obs, torch.cat((rows.action[None], action))))
+        joint, net = joined(rows.obs, torch.cat((rows.action[None], action))), self.critics.net
+        value = ensemble_values(joint, list(net.weights), list(net.biases), self._memory)
         value_data, value = value[:, :size], value[:, size:].view(len(value), -1, size)
         if self.config.variant == "h":
             penalty = entropy_penalty(value, log_density, value_data, self.config.penalty_temperature)
