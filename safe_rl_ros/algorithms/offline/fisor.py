@@ -5,7 +5,9 @@ IQL, a policy that raises the reward inside the feasible region and is as safe a
 regression of a diffusion model; acting takes, of N samples, the one with the least Q_h. h is the negative of the data's
 margin: h <= 0 is safe.
 
-The critics do not depend on the policy; ``actor_start`` lets them learn first.
+The critics do not depend on the policy; ``actor_start`` lets them learn first. Once they rest (``critic_steps``) the
+weights are fixed, and the actor draws rows in proportion to them instead of weighting its loss: the same expected loss
+up to a factor, with much less noise, as most weights are small.
 
 Deviations:
 - The paper's h(s) is that of the state a step left. Logged margins belong to what a step reached, or to the worst on
@@ -15,6 +17,7 @@ Deviations:
 - Time limits and gaps bootstrap (the public code masks time-outs as true ends), and observations are normalised.
 - Outside the feasible region the weight is bounded below by 0 as printed; the public code has 1 there.
 - The learning rate is constant; the public code lets the actor's follow a cosine over 3 million steps.
+- ``kept_margin`` and ``critic_steps`` are ours.
 - Rewards are scaled by max_episode_steps / (largest - least return) of the data's episodes, by 1 if all are equal.
 """
 
@@ -26,7 +29,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from safe_rl_ros.algorithms.off_policy import descend
@@ -48,6 +51,9 @@ from safe_rl_ros.policies.diffusion import DiffusionPolicy
 from safe_rl_ros.types import Float32Array
 
 MEMBERS = 2
+_ROWS_AT_ONCE = 16384
+_LEAST_WEIGHT = 1e-9
+"""Added to the weights that rows are drawn by, so that something can be drawn if all are 0."""
 
 
 class FISORConfig(ActorQConfig):
@@ -65,6 +71,11 @@ class FISORConfig(ActorQConfig):
     violation_bound: float | None = Field(
         None, gt=0.0, description="h beyond +-this counts as this, in the margin's unit; none: not cut (*)."
     )
+    kept_margin: float = Field(
+        0.0,
+        ge=0.0,
+        description="A margin below this is a violation: h = this - margin, in its unit; 0: the paper's (*).",
+    )
     reward_temperature: float = Field(3.0, gt=0.0, description="Factor on the reward's advantage, in feasible states.")
     feasibility_temperature: float = Field(5.0, gt=0.0, description="Factor on V_h - Q_h, in infeasible states.")
     reward_weight_bound: float = Field(100.0, gt=0.0, description="Largest weight of a row in a feasible state.")
@@ -72,6 +83,11 @@ class FISORConfig(ActorQConfig):
     actor_batch_size: int = Field(1024, ge=1, description="Rows of the data set per update of the actor.")
     actor_updates: int = Field(2, ge=1, description="Updates of the actor per gradient step of the critics.")
     actor_start: int = Field(0, ge=0, description="Gradient steps of the critics before the actor's first (*).")
+    critic_steps: int | None = Field(
+        None,
+        ge=1,
+        description="Gradient steps after which the critics rest, only the actor learns; none: never (*).",
+    )
     actor_target_tau: float = Field(
         0.001, gt=0.0, le=1.0, description="Share of the actor mixed into its slow copy per update; the copy acts."
     )
@@ -89,6 +105,12 @@ class FISORConfig(ActorQConfig):
     fixed_threshold: float = Field(
         0.5, ge=0.0, le=1.0, description="Veto threshold on the risk; .5 is Q_h = 0, less asks for a margin."
     )
+
+    @model_validator(mode="after")
+    def _check_kept_margin(self) -> FISORConfig:
+        if self.kept_margin > 0.0 and self.violation_from == "cost":
+            raise ValueError(f"kept_margin is {self.kept_margin:g}, but violation_from is 'cost': there is no margin")
+        return self
 
 
 class FISOR(CriticLearner):
@@ -120,6 +142,7 @@ class FISOR(CriticLearner):
         self._scalars["steps"] = 0.0
         self._alpha_bar = self.actor.schedule.alpha_bar.to(self.device)
         self._h = torch.empty(0)
+        self._weight_sums: Tensor | None = None  # (N,) up to and with each row
 
     def policy(self) -> DiffusionPolicy:
         """Return a numpy snapshot of the slow copy of the actor, its candidates chosen by Q_h."""
@@ -160,23 +183,28 @@ class FISOR(CriticLearner):
         super()._prepare(data, max_episode_steps)
         config = self.config
         if config.violation_from == "margin":
-            reached = -data.margin
+            reached = config.kept_margin - data.margin
         else:
             reached = violation_of_cost(data.cost, config.violation_value)
         if config.violation_bound is not None:
             reached = reached.clamp(-config.violation_bound, config.violation_bound)
         self._h = violation_of_interval(reached, data.last)
+        self._weight_sums = None
 
     def _own_scale(self, data: OfflineData, max_episode_steps: int) -> float:
         return return_range_scale(data.reward, data.last, max_episode_steps)
 
     def _step(self, data: OfflineData) -> Mapping[str, Tensor]:
         """Update values and critics on one minibatch, then the actor on others."""
-        metrics = self._critic_step(data, self._draw(data))
-        config = self.config
-        if self._scalars["steps"] >= config.actor_start:
+        config, step = self.config, self._scalars["steps"]
+        resting = config.critic_steps is not None and step >= config.critic_steps
+        metrics: dict[str, Tensor] = {} if resting else self._critic_step(data, self._draw(data))
+        if step >= config.actor_start:
             for _ in range(config.actor_updates):
-                actor_metrics = self._actor_step(data, self._draw(data, config.actor_batch_size))
+                if resting:
+                    actor_metrics = self._actor_step(data, self._draw_by_weight(data), weighted=False)
+                else:
+                    actor_metrics = self._actor_step(data, self._draw(data, config.actor_batch_size))
             metrics |= actor_metrics
         self._scalars["steps"] += 1.0
         return metrics
@@ -212,12 +240,12 @@ class FISOR(CriticLearner):
             "feasible_share": (v_h <= 0.0).float().mean(),
         }
 
-    def _actor_step(self, data: OfflineData, index: Tensor) -> dict[str, Tensor]:
-        """Take one step on E[w ||eps - eps_theta(a_t, s, t)||^2]."""
+    def _actor_step(self, data: OfflineData, index: Tensor, *, weighted: bool = True) -> dict[str, Tensor]:
+        """Take one step on E[w ||eps - eps_theta(a_t, s, t)||^2], w = 1 unless ``weighted``."""
         config = self.config
         obs, action = data.obs[index], data.action[index]
-        weight = self._weights(obs, action)
         rows = len(index)
+        weight = self._weights(obs, action) if weighted else torch.ones(rows, device=self.device)
         time = torch.randint(config.denoising_steps, (rows,), generator=self._generator).to(self.device)
         noise = self._noise(rows, self.act_dim)
         masks = self.actor.draw_masks(rows, self._generator)
@@ -227,6 +255,21 @@ class FISOR(CriticLearner):
         slow, fast = ([p.detach() for p in net.parameters()] for net in (self.actor_target, self.actor))
         torch._foreach_lerp_(slow, fast, config.actor_target_tau)
         return {"actor_loss": loss, "weight": weight.mean(), "weight_zero_share": (weight == 0.0).float().mean()}
+
+    def _draw_by_weight(self, data: OfflineData) -> Tensor:
+        """Return random row numbers (B,) in proportion to the rows' weights; of critics that rest, they are fixed."""
+        if self._weight_sums is None:
+            parts = [slice(first, first + _ROWS_AT_ONCE) for first in range(0, len(data), _ROWS_AT_ONCE)]
+            weights = torch.cat([self._weights(data.obs[part], data.action[part]) for part in parts])
+            self._weight_sums = (weights.double() + _LEAST_WEIGHT).cumsum(0).cpu()
+        sums = self._weight_sums
+        places = sums[-1] * torch.rand(self.config.actor_batch_size, generator=self._generator, dtype=torch.float64)
+        return torch.searchsorted(sums, places).clamp(max=len(data) - 1).to(self.device)
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Restore :meth:`state_dict`; the weights follow the restored critics. Raises ValueError as the base does."""
+        super().load_state_dict(state)
+        self._weight_sums = None
 
     def _weights(self, obs: Tensor, action: Tensor) -> Tensor:
         """Return the weights (B,) of actions (B, C) of the data at ``obs`` (B, O)."""

@@ -114,6 +114,7 @@ def test_h_is_the_worst_of_both_ends_of_a_step_within_its_episode():
     )
     assert make(batch=batch)._h.tolist() == [-1.0, 2.0, 2.0, -0.5]
     assert make(batch=batch, violation_bound=1.5)._h.tolist() == [-1.0, 1.5, 1.5, -0.5]
+    assert make(batch=batch, kept_margin=0.75)._h.tolist() == [-0.25, 2.75, 2.75, 0.25]
 
 
 def test_h_from_the_cost():
