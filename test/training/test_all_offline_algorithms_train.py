@@ -105,13 +105,14 @@ def test_the_policy_s_kind_decides_how_it_is_exported(name: str, runs: dict[str,
     source = load_bundle(runs[name] / "bundle", **keys)
     assert source.manifest.policy["kind"] == OTHER_KINDS.get(name, GAUSSIAN)
     assert source.normaliser is not None
-    result = CliRunner().invoke(app, ["export", str(runs[name]), "-o", str(tmp_path / "robot")])
+    command = ["export", str(runs[name]), "-o", str(tmp_path / "robot")]
     if name in OTHER_KINDS:
-        assert "cannot be written as onnx: choose the form safetensors" in str(result.exception)
-        command = ["export", str(runs[name]), "-o", str(tmp_path / "robot"), "--form", "safetensors"]
-        result = CliRunner().invoke(app, command)
+        refused = CliRunner().invoke(app, [*command, "--form", "onnx"])
+        assert "cannot be written as onnx: choose the form safetensors" in str(refused.exception)
+    result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
     bundle = load_bundle(tmp_path / "robot", **keys)
+    assert bundle.manifest.kind == ("safetensors" if name in OTHER_KINDS else "onnx")
     assert bundle.component_hashes() == source.component_hashes()
     np.testing.assert_allclose(bundle.policy.mean(obs), source.policy.mean(obs), atol=1e-5)
     drawn = bundle.sample(obs[0], 5, np.random.default_rng(0))
