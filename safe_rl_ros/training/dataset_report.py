@@ -17,28 +17,13 @@ from safe_rl_ros.data.episodes import EpisodeReader
 from safe_rl_ros.data.summary import GAP_PERIODS, Columns, DatasetSummary, summarise
 from safe_rl_ros.training.dataset_figures import MAX_PANELS, draw_columns, draw_coverage, draw_ends, draw_episodes
 from safe_rl_ros.training.figures import figure_bytes
-from safe_rl_ros.training.html_template import STYLE
+from safe_rl_ros.training.html_template import HEAD
 from safe_rl_ros.training.import_section import import_tables, read_import
 from safe_rl_ros.types import ConfigError
 
 PAGE = (
-    """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ title }}</title>
-<style>
-"""
-    + STYLE
-    + """</style>
-</head>
-<body>
-<h1>{{ title }}</h1>
-<p class="about">{{ about }}</p>
-{% for warning in warnings %}<p class="warning">{{ warning }}</p>
-{% endfor %}
-<h2>Figures</h2>
+    HEAD
+    + """<h2>Figures</h2>
 <div class="scroll"><table class="words"><tbody>
 {% for name, value in figures %}<tr><td>{{ name }}</td><td>{{ value }}</td></tr>
 {% endfor %}</tbody></table></div>

@@ -24,7 +24,7 @@ STYLE = """\
 """
 """What every page looks like."""
 
-PAGE = (
+HEAD = (
     """<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -41,7 +41,13 @@ PAGE = (
 <p class="about">{{ about }}</p>
 {% for warning in warnings %}<p class="warning">{{ warning }}</p>
 {% endfor %}
-{% for task in tasks %}
+"""
+)
+"""How every page begins: title, what it is about, warnings."""
+
+PAGE = (
+    HEAD
+    + """{% for task in tasks %}
 <h2>{{ task.name }}</h2>
 <img alt="{{ task.alt }}" src="{{ task.image }}">
 <div class="scroll"><table>
