@@ -13,12 +13,14 @@ import pytest
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))  # benchmarks are not installed
 
+from offline_benchmark_fakes import episode
+
 from benchmarks import offline, offline_cells
 from benchmarks.offline_cells import VARIANTS, Cell
 from safe_rl_ros.algorithms.offline import OFFLINE_ALGORITHMS
 from safe_rl_ros.config import build
 from safe_rl_ros.data.containers import open_sink
-from safe_rl_ros.data.episodes import DatasetInfo, Episode
+from safe_rl_ros.data.episodes import DatasetInfo
 from safe_rl_ros.envs.tasks.point_robot import PointRobotConfig
 
 
@@ -179,21 +181,6 @@ def test_a_finished_cell_is_not_run_again_and_another_budget_is(
     offline_cells.run_cell((replace(one, steps=2000), tmp_path))
     assert runs == [1000, 2000]
 
-
-def episode(source: str, cost: float) -> Episode:
-    steps = 2
-    zeros = np.zeros(steps, np.float32)
-    return Episode(
-        obs=np.zeros((steps + 1, 1), np.float32),
-        action=np.zeros((steps, 1), np.float32),
-        reward=np.full(steps, cost, np.float32),
-        cost=np.full(steps, cost / steps, np.float32),
-        margin=zeros + 1.0,
-        intervened=np.zeros(steps, np.bool_),
-        terminated=False,
-        truncated=True,
-        notes={"source": source},
-    )
 
 
 def test_figures_are_means_over_seeds_in_a_fixed_order() -> None:

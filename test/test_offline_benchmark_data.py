@@ -8,36 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))  # benchmarks are not installed
 
+from offline_benchmark_fakes import episode, info
+
 from benchmarks import offline_data
 from safe_rl_ros.data.containers import open_dataset, open_sink
-from safe_rl_ros.data.episodes import DatasetInfo, Episode
 from safe_rl_ros.types import ConfigError
-
-
-def info() -> DatasetInfo:
-    named = {"name": "a", "task": "point_robot", "obs_names": ("x",), "axes": ("u",), "max_episode_steps": 300}
-    return DatasetInfo(**named, cost_limit=10.0)
-
-
-def episode(source: str, cost: float) -> Episode:
-    steps = 2
-    zeros = np.zeros(steps, np.float32)
-    return Episode(
-        obs=np.zeros((steps + 1, 1), np.float32),
-        action=np.zeros((steps, 1), np.float32),
-        reward=np.full(steps, cost, np.float32),
-        cost=np.full(steps, cost / steps, np.float32),
-        margin=zeros + 1.0,
-        intervened=np.zeros(steps, np.bool_),
-        terminated=False,
-        truncated=True,
-        notes={"source": source},
-    )
 
 
 def test_of_the_safe_source_only_safe_episodes_are_kept(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from safe_rl_ros.inference import Normaliser
 from safe_rl_ros.policies.networks import (
     ReluNetwork,
     checked_array,
@@ -19,56 +18,40 @@ from safe_rl_ros.policies.networks import (
     checked_observations,
     refuse_unknown,
 )
+from safe_rl_ros.policies.stored import StoredPolicy
 from safe_rl_ros.types import Float32Array
 
 KIND = "cem"
 
 
-class CemPolicy:
+class CemPolicy(StoredPolicy):
     """The action in [-1, 1] with the largest min_e Q_e(obs, a) that a cross-entropy search tries.
 
     Arrays: ``critic.*`` (E networks) and ``noise`` (I, n, C), standard normal numbers that :meth:`mean` searches with:
     n samples in each of I iterations, a Gaussian refitted to the ``elites`` best of them.
     """
 
-    def __init__(
-        self, arrays: Mapping[str, npt.ArrayLike], meta: Mapping[str, Any], normaliser: Normaliser | None = None
-    ) -> None:
-        """Build from arrays and meta. Raises ValueError naming the array or key that is wrong."""
-        self._meta = checked_meta(
+    def _checked(self, meta: Mapping[str, Any]) -> dict[str, Any]:
+        return checked_meta(
             meta,
             KIND,
             counts=("obs_dim", "act_dim", "critics", "iterations", "samples", "elites"),
             numbers=("initial_std", "least_std"),
             widths=("critic_hidden",),
         )
-        self.obs_dim: int = self._meta["obs_dim"]
-        self.act_dim: int = self._meta["act_dim"]
+
+    def _take(self, arrays: Mapping[str, npt.ArrayLike]) -> None:
         if self._meta["elites"] > self._meta["samples"]:
             raise ValueError(f"meta elites is {self._meta['elites']}, expected at most samples {self._meta['samples']}")
-        if normaliser is not None and normaliser.mean.shape != (self.obs_dim,):
-            raise ValueError(f"the normaliser takes observations of length {normaliser.mean.size}, not {self.obs_dim}")
-        self.normaliser = normaliser
         sizes = [self.obs_dim + self.act_dim, *self._meta["critic_hidden"], 1]
         self._critic = ReluNetwork("critic", arrays, sizes, self._meta["critics"])
         shape = (self._meta["iterations"], self._meta["samples"], self.act_dim)
         self._noise = checked_array("noise", arrays, shape)
         refuse_unknown(arrays, self.arrays())
 
-    @classmethod
-    def from_arrays(
-        cls, arrays: Mapping[str, npt.ArrayLike], meta: Mapping[str, Any], normaliser: Normaliser | None = None
-    ) -> CemPolicy:
-        """Rebuild from :meth:`arrays` and :meth:`meta`. Raises ValueError naming what is wrong."""
-        return cls(arrays, meta, normaliser)
-
     def arrays(self) -> dict[str, Float32Array]:
         """Return copies of the arrays by name."""
         return self._critic.arrays() | {"noise": self._noise.copy()}
-
-    def meta(self) -> dict[str, Any]:
-        """Return the JSON-able description that :meth:`from_arrays` needs."""
-        return {key: list(value) if isinstance(value, list) else value for key, value in self._meta.items()}
 
     def mean(self, obs: npt.ArrayLike) -> Float32Array:
         """Return the best action that a search with the policy's own noise finds, (C,) or (B, C)."""

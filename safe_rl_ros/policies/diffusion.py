@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from safe_rl_ros.inference import Normaliser
+from safe_rl_ros.policies.stored import StoredPolicy
 from safe_rl_ros.types import Float32Array
 
 KIND = "diffusion"
@@ -61,21 +61,15 @@ def mish(x: npt.NDArray[Any]) -> Float32Array:
     return result
 
 
-class DiffusionPolicy:
+class DiffusionPolicy(StoredPolicy):
     """N denoised candidates per decision, of which the one with the least max_e Q_h acts; see :class:`.base.Policy`."""
 
-    def __init__(
-        self, arrays: Mapping[str, npt.ArrayLike], meta: Mapping[str, Any], normaliser: Normaliser | None = None
-    ) -> None:
-        """Build from arrays and meta. Raises ValueError naming the array or key that is wrong."""
-        self._meta = _checked_meta(meta)
-        self.obs_dim: int = self._meta["obs_dim"]
-        self.act_dim: int = self._meta["act_dim"]
+    def _checked(self, meta: Mapping[str, Any]) -> dict[str, Any]:
+        return _checked_meta(meta)
+
+    def _take(self, arrays: Mapping[str, npt.ArrayLike]) -> None:
         self.candidates: int = self._meta["candidates"]
         self.steps: int = self._meta["steps"]
-        if normaliser is not None and normaliser.mean.shape != (self.obs_dim,):
-            raise ValueError(f"the normaliser takes observations of length {normaliser.mean.size}, not {self.obs_dim}")
-        self.normaliser = normaliser
         self._arrays = _checked_arrays(arrays, array_shapes(self._meta))
         beta = self._arrays["beta"]
         if not ((beta > 0.0) & (beta < 1.0)).all():
@@ -86,20 +80,9 @@ class DiffusionPolicy:
         shape = (self.steps, 1, self.candidates, self.act_dim)
         self._mean_noise = np.random.default_rng(MEAN_SEED).standard_normal(shape, dtype=np.float32)
 
-    @classmethod
-    def from_arrays(
-        cls, arrays: Mapping[str, npt.ArrayLike], meta: Mapping[str, Any], normaliser: Normaliser | None = None
-    ) -> DiffusionPolicy:
-        """Rebuild from :meth:`arrays` and :meth:`meta`. Raises ValueError naming what is wrong."""
-        return cls(arrays, meta, normaliser)
-
     def arrays(self) -> dict[str, Float32Array]:
         """Return copies of the arrays by name."""
         return {name: array.copy() for name, array in self._arrays.items()}
-
-    def meta(self) -> dict[str, Any]:
-        """Return the JSON-able description that :meth:`from_arrays` needs."""
-        return {**self._meta, "selector_hidden": list(self._meta["selector_hidden"])}
 
     def mean(self, obs: npt.ArrayLike) -> Float32Array:
         """Return the least unsafe of N candidates drawn with one fixed noise, (C,) at ``obs`` (O,) or (B, C)."""

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from safe_rl_ros.inference import Normaliser
 from safe_rl_ros.policies.networks import (
     ReluNetwork,
     checked_array,
@@ -21,34 +20,29 @@ from safe_rl_ros.policies.networks import (
     checked_observations,
     refuse_unknown,
 )
+from safe_rl_ros.policies.stored import StoredPolicy
 from safe_rl_ros.types import Float32Array
 
 KIND = "perturbed_vae"
 
 
-class PerturbedVaePolicy:
+class PerturbedVaePolicy(StoredPolicy):
     """Best of N candidates clip(decode(obs, z) + bound tanh(perturb(obs, a)), -1, 1) by a weighted sum of critics.
 
     Arrays: ``decoder.*``, ``perturbation.*``, ``critic.*`` (E networks), ``critic_weight`` (E,), and ``latent`` (N, Z),
     standard normal numbers from which :meth:`mean` makes its candidates.
     """
 
-    def __init__(
-        self, arrays: Mapping[str, npt.ArrayLike], meta: Mapping[str, Any], normaliser: Normaliser | None = None
-    ) -> None:
-        """Build from arrays and meta. Raises ValueError naming the array or key that is wrong."""
-        self._meta = checked_meta(
+    def _checked(self, meta: Mapping[str, Any]) -> dict[str, Any]:
+        return checked_meta(
             meta,
             KIND,
             counts=("obs_dim", "act_dim", "latent_dim", "candidates", "critics"),
             numbers=("bound", "latent_clip"),
             widths=("decoder_hidden", "perturbation_hidden", "critic_hidden"),
         )
-        self.obs_dim: int = self._meta["obs_dim"]
-        self.act_dim: int = self._meta["act_dim"]
-        if normaliser is not None and normaliser.mean.shape != (self.obs_dim,):
-            raise ValueError(f"the normaliser takes observations of length {normaliser.mean.size}, not {self.obs_dim}")
-        self.normaliser = normaliser
+
+    def _take(self, arrays: Mapping[str, npt.ArrayLike]) -> None:
         latents, joint = self._meta["latent_dim"], self.obs_dim + self.act_dim
         decoder = [self.obs_dim + latents, *self._meta["decoder_hidden"], self.act_dim]
         self._decoder = ReluNetwork("decoder", arrays, decoder)
@@ -62,21 +56,10 @@ class PerturbedVaePolicy:
         self._clip = np.float32(self._meta["latent_clip"])
         refuse_unknown(arrays, self.arrays())
 
-    @classmethod
-    def from_arrays(
-        cls, arrays: Mapping[str, npt.ArrayLike], meta: Mapping[str, Any], normaliser: Normaliser | None = None
-    ) -> PerturbedVaePolicy:
-        """Rebuild from :meth:`arrays` and :meth:`meta`. Raises ValueError naming what is wrong."""
-        return cls(arrays, meta, normaliser)
-
     def arrays(self) -> dict[str, Float32Array]:
         """Return copies of the arrays by name."""
         networks = self._decoder.arrays() | self._perturbation.arrays() | self._critic.arrays()
         return networks | {"critic_weight": self._weight.copy(), "latent": self._latent.copy()}
-
-    def meta(self) -> dict[str, Any]:
-        """Return the JSON-able description that :meth:`from_arrays` needs."""
-        return {key: list(value) if isinstance(value, list) else value for key, value in self._meta.items()}
 
     def mean(self, obs: npt.ArrayLike) -> Float32Array:
         """Return the best candidate of the policy's own latents, (C,) or (B, C), for ``obs`` (O,) or (B, O)."""

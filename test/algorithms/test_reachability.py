@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from double_integrator import TOP_SPEED, can_stay_inside, drive, margin
 from off_policy_helpers import buffer_of, make, one_state, rows_of, train
 
-PERIOD, TOP_SPEED = 0.1, 1.5
 SETTINGS = {
     "safety_gamma": 0.99,
     "safety_learning_rate": 2e-3,
@@ -13,25 +13,6 @@ SETTINGS = {
     "target_tau": 0.02,
     "pretrain_steps": 2000,
 }
-
-
-def drive(state, action):
-    """One period of a double integrator: state (B, 2) position and speed, action (B,) acceleration in [-1, 1]."""
-    speed = (state[:, 1] + PERIOD * action.clip(-1.0, 1.0)).clip(-TOP_SPEED, TOP_SPEED)
-    return np.stack([state[:, 0] + PERIOD * speed, speed], axis=1)
-
-
-def margin(state):
-    return 1.0 - np.abs(state[:, 0])
-
-
-def can_stay_inside(state):
-    """Return by simulation whether braking as hard as possible, the best there is, keeps |position| below 1."""
-    safe = margin(state) >= 0.0
-    for _ in range(30):
-        state = drive(state, -state[:, 1] / PERIOD)
-        safe &= margin(state) >= 0.0
-    return safe
 
 
 @pytest.fixture(scope="module")

@@ -95,7 +95,7 @@ def deploy(tmp_path, domain_id, threshold):
     with Supervisor(domain_id, tmp_path / "log") as processes:
         start_twin(processes)
         start_recorder(processes, tmp_path / "flight")
-        wait_for_line(tmp_path / "log" / "recorder.log", "no message yet on")  # listens before there is what it must hear
+        wait_for_line(tmp_path / "log" / "recorder.log", "no message yet on")  # it listens before anyone speaks
         for name, values in nodes.items():
             arguments = ros_arguments(values, remappings=contract.remappings())
             processes.start(name, f"safe_rl_ros.ros.{name}_node", arguments)

@@ -1,12 +1,19 @@
 """FISOR on a cart between two walls, from random driving: its feasible set, and a policy that stays inside."""
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
+
+sys.path.append(str(Path(__file__).resolve().parent.parent))
+
+from double_integrator import TOP_SPEED, can_stay_inside, drive, margin
 
 from safe_rl_ros.algorithms.offline.fisor import FISOR, FISORConfig
 from safe_rl_ros.types import TransitionBatch
 
-PERIOD, TOP_SPEED, LENGTH = 0.1, 1.5, 20
+LENGTH = 20
 SETTINGS = {
     "hidden": (64, 64),
     "gamma": 0.95,
@@ -26,25 +33,6 @@ SETTINGS = {
     "time_features": 16,
     "time_width": 16,
 }
-
-
-def drive(state, action):
-    """One period of a double integrator: state (B, 2) position and speed, action (B,) acceleration in [-1, 1]."""
-    speed = (state[:, 1] + PERIOD * action.clip(-1.0, 1.0)).clip(-TOP_SPEED, TOP_SPEED)
-    return np.stack([state[:, 0] + PERIOD * speed, speed], axis=1)
-
-
-def margin(state):
-    return 1.0 - np.abs(state[:, 0])
-
-
-def can_stay_inside(state):
-    """Return by simulation whether braking as hard as possible, the best there is, keeps |position| below 1."""
-    safe = margin(state) >= 0.0
-    for _ in range(30):
-        state = drive(state, -state[:, 1] / PERIOD)
-        safe &= margin(state) >= 0.0
-    return safe
 
 
 def random_driving(episodes=400):
