@@ -1,6 +1,7 @@
 """Small data sets for the offline learners; obs and actions are one or two numbers, no environment is stepped."""
 
 import numpy as np
+import torch
 
 from safe_rl_ros.algorithms.offline import OFFLINE_ALGORITHMS
 from safe_rl_ros.config import build
@@ -95,3 +96,44 @@ def noise_rows(rows=200, obs_dim=3, act_dim=2, seed=0):
 def mean_action(policy, *obs):
     """Return the policy's mean action (C,) at one observation."""
     return policy.distribution(np.array(obs, np.float32))[0]
+
+
+def same(one, other):
+    """Return True if two states hold the same tensors, bit for bit."""
+    return one.keys() == other.keys() and all(one[key].equal(other[key]) for key in one)
+
+
+def assert_slow_copies_lag(learner, share, warm_up=0):
+    """Each slow copy moves by ``share`` of the way to its network in one step, after ``warm_up`` steps."""
+    learner.fit(warm_up)
+    before = learner.state_dict()
+    learner.fit(1)
+    after = learner.state_dict()
+    pairs = [(k, k.replace("_target.", ".")) for k in after if k.startswith("network.") and "_target." in k]
+    assert pairs
+    for slow, fast in pairs:
+        torch.testing.assert_close(after[slow], (1.0 - share) * before[slow] + share * after[fast])
+
+
+def assert_resume_is_exact(make, steps):
+    """Two rounds of ``steps`` are one of twice as many, also by another learner that takes over in between."""
+    whole, halves, resumed = make(), make(), make(seed=7)
+    whole.fit(2 * steps)
+    halves.fit(steps)
+    resumed.load_state_dict({key: value.clone() for key, value in halves.state_dict().items()})
+    assert resumed.fit(steps) == halves.fit(steps)
+    assert same(resumed.state_dict(), halves.state_dict())
+    assert same(whole.state_dict(), halves.state_dict())
+
+
+def assert_global_randomness_plays_no_part(make):
+    """Making and fitting a learner neither reads nor changes torch's own generator."""
+    states = []
+    for seed in (5, 6):
+        torch.manual_seed(seed)
+        before = torch.get_rng_state()
+        one = make()
+        one.fit(2)
+        assert torch.get_rng_state().equal(before)
+        states.append(one.state_dict())
+    assert same(*states)

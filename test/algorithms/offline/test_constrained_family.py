@@ -1,11 +1,21 @@
 """What holds for every learner of the second offline family: ownership, exact resume, time-outs, exports, refusals."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from offline_worlds import attached, learner, noise_rows, one_state
+from offline_worlds import (
+    assert_global_randomness_plays_no_part,
+    assert_resume_is_exact,
+    assert_slow_copies_lag,
+    attached,
+    learner,
+    noise_rows,
+    one_state,
+    same,
+)
 from other_device import OTHER, other_device
 
 from safe_rl_ros.algorithms import base
@@ -56,10 +66,6 @@ def make(case, seed=0, data=None, **settings):
     return made
 
 
-def same(one, other):
-    return one.keys() == other.keys() and all(one[key].equal(other[key]) for key in one)
-
-
 def test_the_table_holds_every_name_of_the_family():
     for name in OPTIMISED:
         config, constructor = OFFLINE_ALGORITHMS[name]
@@ -88,36 +94,15 @@ def test_slow_copies_lag_by_their_share(case):
     if case.startswith("coptidice"):
         assert not any("_target." in key for key in make(case).state_dict())
         return
-    algorithm = make(case, target_tau=0.1)
-    before = algorithm.state_dict()
-    algorithm.fit(1)
-    after = algorithm.state_dict()
-    pairs = [(k, k.replace("_target.", ".")) for k in after if k.startswith("network.") and "_target." in k]
-    assert pairs
-    for slow, fast in pairs:
-        torch.testing.assert_close(after[slow], 0.9 * before[slow] + 0.1 * after[fast])
+    assert_slow_copies_lag(make(case, target_tau=0.1), 0.1)
 
 
 def test_resume_is_bit_exact_whatever_the_rounds(case):
-    whole, halves, resumed = make(case), make(case), make(case, seed=7)
-    whole.fit(6)
-    halves.fit(3)
-    resumed.load_state_dict({key: value.clone() for key, value in halves.state_dict().items()})
-    assert resumed.fit(3) == halves.fit(3)
-    assert same(resumed.state_dict(), halves.state_dict())
-    assert same(whole.state_dict(), halves.state_dict())
+    assert_resume_is_exact(partial(make, case), 3)
 
 
 def test_global_randomness_is_neither_read_nor_changed(case):
-    torch.manual_seed(5)
-    before = torch.get_rng_state()
-    one = make(case)
-    one.fit(2)
-    assert torch.get_rng_state().equal(before)
-    torch.manual_seed(6)
-    other = make(case)
-    other.fit(2)
-    assert same(one.state_dict(), other.state_dict())
+    assert_global_randomness_plays_no_part(partial(make, case))
 
 
 def test_nan_undoes_the_whole_round(case):

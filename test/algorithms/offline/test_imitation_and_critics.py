@@ -1,11 +1,21 @@
 """What holds for every learner of the first offline family: ownership, targets, exact resume, all or nothing."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from offline_worlds import attached, learner, noise_rows, one_state
+from offline_worlds import (
+    assert_global_randomness_plays_no_part,
+    assert_resume_is_exact,
+    assert_slow_copies_lag,
+    attached,
+    learner,
+    noise_rows,
+    one_state,
+    same,
+)
 from other_device import OTHER, other_device
 
 from safe_rl_ros.algorithms import base
@@ -45,10 +55,6 @@ def make(case, seed=0, **settings):
     made = learner(name, 3, 2, seed, **SETTINGS.get(name, {}) | own | settings)
     made.attach(noise_rows(), 20)
     return made
-
-
-def same(one, other):
-    return one.keys() == other.keys() and all(one[key].equal(other[key]) for key in one)
 
 
 def test_the_table_holds_every_name_of_the_family():
@@ -94,38 +100,15 @@ def test_a_step_leaves_no_gradient_on_networks_it_only_looks_through(case):
 
 @pytest.mark.parametrize("case", [case for case in CASES if "target_tau" in type(make(case).config).model_fields])
 def test_slow_copies_lag_by_their_share(case):
-    algorithm = make(case, target_tau=0.1)
-    algorithm.fit(1)  # TD3+BC's copies move at every second step
-    before = algorithm.state_dict()
-    algorithm.fit(1)
-    after = algorithm.state_dict()
-    pairs = [(k, k.replace("_target.", ".")) for k in after if k.startswith("network.") and "_target." in k]
-    assert pairs
-    for slow, fast in pairs:
-        torch.testing.assert_close(after[slow], 0.9 * before[slow] + 0.1 * after[fast])
+    assert_slow_copies_lag(make(case, target_tau=0.1), 0.1, warm_up=1)  # TD3+BC's copies move at every second step
 
 
 def test_resume_is_bit_exact_whatever_the_rounds(case):
-    whole, halves, resumed = make(case), make(case), make(case, seed=7)
-    whole.fit(10)
-    halves.fit(5)
-    resumed.load_state_dict({key: value.clone() for key, value in halves.state_dict().items()})
-    metrics = resumed.fit(5)
-    assert metrics == halves.fit(5)
-    assert same(resumed.state_dict(), halves.state_dict())
-    assert same(whole.state_dict(), halves.state_dict())
+    assert_resume_is_exact(partial(make, case), 5)
 
 
 def test_global_randomness_is_neither_read_nor_changed(case):
-    torch.manual_seed(5)
-    before = torch.get_rng_state()
-    one = make(case)
-    one.fit(2)
-    assert torch.get_rng_state().equal(before)
-    torch.manual_seed(6)
-    other = make(case)
-    other.fit(2)
-    assert same(one.state_dict(), other.state_dict())
+    assert_global_randomness_plays_no_part(partial(make, case))
 
 
 READ = [
