@@ -33,8 +33,6 @@ def _set_environment() -> None:
     # Message fields are not type-checked by default, and wrong types corrupt values silently.
     os.environ["ROS_PYTHON_CHECK_FIELDS"] = "1"
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-    # Killed nodes would leave shared memory behind; UDP has the same latency.
-    os.environ["FASTDDS_BUILTIN_TRANSPORTS"] = "UDPv4"
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = "1"
     os.environ.setdefault("MPLBACKEND", "agg")
@@ -114,6 +112,10 @@ def ros_domain_id() -> Iterator[int]:
     else:
         pytest.fail(f"all ROS domains {DOMAINS.start} to {DOMAINS.stop - 1} are in use by other test sessions")
     os.environ["ROS_DOMAIN_ID"] = str(domain)
+    if importlib.util.find_spec("rclpy") is not None:
+        from safe_rl_ros.ros import middleware
+
+        middleware.prepare()
     yield domain
     lock.close()
     if before is None:

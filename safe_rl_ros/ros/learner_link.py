@@ -22,7 +22,7 @@ from safe_rl_ros.envs.robot_spec import RobotSpec
 from safe_rl_ros.messages.errors import MessageError
 from safe_rl_ros.messages.readers import StateReader, read_stamp
 from safe_rl_ros.messages.state_assembler import Part, Sensor, StateAssembler, sensor_timeouts, sensor_topics
-from safe_rl_ros.ros import bundle_loader, diagnostics, qos
+from safe_rl_ros.ros import bundle_loader, diagnostics, middleware, qos
 from safe_rl_ros.ros.bundle_loader import Announcement, format_announcement
 from safe_rl_ros.ros.conversions import GoalCodec, make_command_codec
 from safe_rl_ros.ros.decision_codec import DecisionCodec
@@ -50,6 +50,7 @@ class LearnerLink:
         twin_name: str | None,
     ) -> None:
         """Create node and topics; see :class:`~safe_rl_ros.ros.robot_backend.RosBackend` for the arguments."""
+        middleware.prepare()
         self._context = Context()
         rclpy.init(context=self._context, domain_id=domain_id, signal_handler_options=SignalHandlerOptions.NO)
         self.node = Node(NODE_NAME, context=self._context, namespace=namespace, use_global_arguments=False)

@@ -13,7 +13,7 @@ from rclpy.context import Context
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
-from safe_rl_ros.ros import qos
+from safe_rl_ros.ros import middleware, qos
 from safe_rl_ros.ros.child import die_with_parent, notify_ready
 from safe_rl_ros.ros.parameters import NodeParameter, declare
 from safe_rl_ros.ros.session import ExternalSession
@@ -41,6 +41,7 @@ logger = logging.getLogger(__name__)
 
 def read_parameters(argv: Sequence[str] | None) -> tuple[dict[str, Any], str]:
     """Return the node's parameters and namespace from ROS arguments. Raises :class:`ConfigError`."""
+    middleware.prepare()
     context = Context()
     rclpy.init(args=argv, context=context, signal_handler_options=SignalHandlerOptions.NO)
     try:

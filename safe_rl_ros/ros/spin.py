@@ -16,6 +16,7 @@ from rclpy.context import Context
 from rclpy.executors import Executor, SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
+from safe_rl_ros.ros import middleware
 from safe_rl_ros.ros.child import die_with_parent, notify_ready
 from safe_rl_ros.types import ConfigError, SafeRlRosError
 
@@ -175,6 +176,7 @@ def run(make_node: Callable[[], NodeProcess], argv: Sequence[str] | None = None)
     """
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     die_with_parent()
+    middleware.prepare()
     stop = StopRequest()
     # Trap: rclpy's own SIGINT handler invalidates the context before anything can be cleaned up, so that no
     # stop command could be published any more. Hence no rclpy handlers, but ours, which only set a flag.
