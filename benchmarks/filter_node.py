@@ -115,7 +115,7 @@ class Base(Node):
         self._axes = setting.axes
         self._state = make_state(spec, 0, np.full(spec.sensors.scan.rays, 2.5, dtype=np.float32))
         self._writer = StateWriter(spec)
-        sensors = qos.sensor_writer()
+        sensors = qos.sensor_writer("realtime")
         self._odom = self.create_publisher(Odometry, spec.sensors.odom.topic, sensors)
         self._scan = self.create_publisher(LaserScan, spec.sensors.scan.topic, sensors)
         self._joints = self.create_publisher(JointState, spec.sensors.joint_states.topic, sensors)

@@ -39,6 +39,8 @@ LISTENERS_TIMEOUT_S = 15.0
 SETTLE_S = 1.0
 """Time in which further listeners may appear after the first one."""
 SUMS = {"collisions": "collision", "goals": "goals", "steps": "steps"}
+KEPT = 100
+"""Messages that a listener who was held up can still ask for."""
 ACK_TIMEOUT_S = 5.0
 """Longer than the middleware may take until a new listener hears (3 s with Fast DDS)."""
 
@@ -56,8 +58,8 @@ class DriverNode(Node):
         self._task = HazardNav(load_hazard_nav(), self._spec.footprint_radius_m)
         self._commands, self._goals = make_command_codec(self._spec), GoalCodec(self._spec)
         self._assembler = StateAssembler(sensor_timeouts(self._spec))
-        self._goal_topic = self.create_publisher(PoseStamped, "goal_pose", 1)
-        self._command_topic = None if policy is None else self.create_publisher(TwistStamped, "cmd_vel", 1)
+        self._goal_topic = self.create_publisher(PoseStamped, "goal_pose", KEPT)
+        self._command_topic = None if policy is None else self.create_publisher(TwistStamped, "cmd_vel", KEPT)
         reader, sensors = StateReader(self._spec), self._spec.sensors
         for sensor, kind, read in (
             ("odom", Odometry, reader.odometry),

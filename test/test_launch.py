@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rosbags.highlevel import AnyReader
 
 ROOT = Path(__file__).resolve().parent.parent
 LAUNCH_FILES = sorted((ROOT / "launch").glob("*.launch.py"))
@@ -382,22 +383,73 @@ def run_launch(prefix: Path, log: Path, name: str, *arguments: str) -> subproces
 
 @pytest.mark.ros
 @needs_launch
-def test_train_launch_runs_a_session_to_its_end(installed_prefix: Path, tmp_path: Path) -> None:
-    """For real: three processes in a namespace on simulated time; the learner's end ends the launch."""
+def test_train_launch_records_a_session_and_the_filters_drives_by_its_policy(
+    installed_prefix: Path, tmp_path: Path
+) -> None:
+    """For real: four processes in a namespace on simulated time, a bag; the learner's end ends the launch."""
     session = tmp_path / "tiny.yaml"
     session.write_text(
         "name: tiny\nseed: 1\nrobot: rover.yaml\ntask: hazard_nav.yaml\nalgorithm: {name: csc}\n"
         "training: {total_steps: 60, steps_per_epoch: 60}\n"
     )
     log = tmp_path / "launch.log"
-    process = run_launch(installed_prefix, log, "train.launch.py", f"config:={session}", "namespace:=rover1")
+    recorded = ["record:=true", "contract:=rover_twin.yaml", f"bags:={tmp_path / 'bags'}"]
+    process = run_launch(installed_prefix, log, "train.launch.py", f"config:={session}", "namespace:=rover1", *recorded)
     try:
         assert process.wait(timeout=90) == 0, log.read_text()
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(timeout=30)
-    assert log.read_text().count("process has finished cleanly") == 3
+    assert log.read_text().count("process has finished cleanly") == 4
     assert '"finished": true' in (tmp_path / "runs" / "tiny" / "summary.json").read_text()
+    bags = list((tmp_path / "bags").rglob("metadata.yaml"))
+    assert len(bags) == 1
+    with AnyReader([bags[0].parent]) as reader:
+        counts = {connection.topic: connection.msgcount for connection in reader.connections}
+    assert counts["/cmd_vel"] >= 60
+    assert counts["/odom"] >= 60
+    drives_by_its_own_policy(installed_prefix, tmp_path, tmp_path / "runs" / "tiny" / "bundle")
+
+
+def drives_by_its_own_policy(prefix: Path, tmp_path: Path, bundle: Path) -> None:
+    """For real: the launch file's policy node proposes, and the filter passes something on to a twin in real time."""
+    import rclpy
+    from geometry_msgs.msg import PoseStamped, TwistStamped
+    from rclpy.signals import SignalHandlerOptions
+
+    from safe_rl_ros.ros.supervisor import Supervisor, ros_arguments
+
+    log = tmp_path / "own.log"
+    parameters = {"robot": "rover", "task": "hazard_nav", "timing": "realtime"}
+    with Supervisor(int(os.environ["ROS_DOMAIN_ID"]), tmp_path / "nodes") as nodes:
+        nodes.start("twin", "safe_rl_ros.ros.twin_node", ros_arguments(parameters, namespace="rover2"))
+        arguments = [f"bundle:={bundle}", "policy:=own", "critic:=off", "contract:=rover_twin.yaml"]
+        process = run_launch(prefix, log, "filter.launch.py", "namespace:=rover2", *arguments)
+        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+        try:
+            node = rclpy.create_node("own_policy_test")
+            goals = node.create_publisher(PoseStamped, "/rover2/goal_pose", 1)
+            commands: list[float] = []
+            node.create_subscription(
+                TwistStamped,
+                "/rover2/cmd_vel",
+                lambda m: commands.append(abs(m.twist.linear.x) + abs(m.twist.angular.z)),
+                10,
+            )
+            goal = PoseStamped()
+            goal.header.frame_id, goal.pose.position.x, goal.pose.orientation.w = "odom", 1.0, 1.0
+            deadline = time.monotonic() + 40.0
+            while sum(speed > 0.0 for speed in commands) < 10 and time.monotonic() < deadline:
+                goal.header.stamp = node.get_clock().now().to_msg()
+                goals.publish(goal)
+                rclpy.spin_once(node, timeout_sec=0.1)
+            assert sum(speed > 0.0 for speed in commands) >= 10, log.read_text()
+        finally:
+            rclpy.try_shutdown()
+            process.send_signal(signal.SIGINT)
+            status = process.wait(timeout=30)
+    assert status == 0, log.read_text()
+    assert log.read_text().count("process has finished cleanly") == 2
 
 
 @pytest.mark.ros

@@ -69,7 +69,7 @@ class Base(Node):
         self._executor.add_node(self)
 
     def _create_entities(self) -> None:
-        spec, sensors = self.setting.spec, qos.sensor_writer()
+        spec, sensors = self.setting.spec, qos.sensor_writer("realtime")
         self._topics = {
             "odom": self.create_publisher(Odometry, spec.sensors.odom.topic, sensors),
             "scan": self.create_publisher(LaserScan, spec.sensors.scan.topic, sensors),

@@ -96,7 +96,7 @@ class FilterLoop:
             qos.actuator(timing, spec.period_ns),
             event_callbacks=watch.publisher(topic),
         )
-        self._decision_topic = node.create_publisher(Float64MultiArray, "~/decisions", qos.command())
+        self._decision_topic = node.create_publisher(Float64MultiArray, "~/decisions", qos.command_writer(timing))
         self.ticker = None if self._lockstep else DeadlineTicker(spec.period_ns)
         self.armed = False
 

@@ -69,17 +69,17 @@ class LearnerLink:
         """Why the last message that was refused was refused."""
         self.health_check: Callable[[], None] | None = None
         """Called now and then while waiting; may raise."""
-        self._create_filter_topics(filter_name)
+        self._create_filter_topics(timing, filter_name)
         self._create_robot_topics(timing, twin_name)
 
-    def _create_filter_topics(self, name: str) -> None:
-        node = self.node
+    def _create_filter_topics(self, timing: qos.Timing, name: str) -> None:
+        node, writer = self.node, qos.command_writer(timing)
         self.state_topic = node.resolve_topic_name(f"{name}/state")
         self.decision_topic = node.resolve_topic_name(f"{name}/decisions")
         node.create_subscription(Float64MultiArray, self.decision_topic, self._on_decision, qos.command())
         node.create_subscription(DiagnosticStatus, self.state_topic, self._on_filter_state, qos.latched())
-        self._proposal_topic = node.create_publisher(self._commands.message_type, f"{name}/proposed", qos.command())
-        self._goal_topic = node.create_publisher(PoseStamped, "goal_pose", qos.command())
+        self._proposal_topic = node.create_publisher(self._commands.message_type, f"{name}/proposed", writer)
+        self._goal_topic = node.create_publisher(PoseStamped, "goal_pose", writer)
         self.bundle_topic = node.create_publisher(String, bundle_loader.TOPIC, qos.latched())
 
     def _create_robot_topics(self, timing: qos.Timing, twin_name: str | None) -> None:

@@ -122,10 +122,11 @@ class PolicyNode(Node):
 
     def _create_entities(self) -> None:
         timing: qos.Timing = "lockstep" if self._lockstep else "realtime"
-        self._command_topic = self.create_publisher(self._commands.message_type, PROPOSED, qos.command())
+        writer = qos.command_writer(timing)
+        self._command_topic = self.create_publisher(self._commands.message_type, PROPOSED, writer)
         self._list_topic = None
         if self._listed:
-            self._list_topic = self.create_publisher(Float64MultiArray, CANDIDATES, qos.command())
+            self._list_topic = self.create_publisher(Float64MultiArray, CANDIDATES, writer)
         self._diagnostics = self.create_publisher(DiagnosticArray, "diagnostics", qos.diagnostics())
         read: dict[Sensor, Callable[[Any], Part]] = {
             "odom": self._reader.odometry,

@@ -21,6 +21,9 @@ Timing = Literal["lockstep", "realtime"]
 TIMINGS: tuple[Timing, ...] = ("lockstep", "realtime")
 REPEAT_S = 0.1
 """Lock-step: after this time without an answer, the question is sent again."""
+LOCKSTEP_DEPTH = 1000
+"""Messages that a writer keeps in lock-step until every reader has them: one that was held up, a recorder above
+all, asks for what it missed. In real time only the newest counts."""
 STATE_PERIOD_S = 0.5
 """Period at which latched state is repeated."""
 DEADLINE_PERIODS = 3
@@ -37,9 +40,9 @@ def _profile(reliable: bool, latched: bool, depth: int) -> QoSProfile:
     )
 
 
-def sensor_writer() -> QoSProfile:
+def sensor_writer(timing: Timing) -> QoSProfile:
     """Return the profile with which the twin publishes its sensors: reliable, which suits every consumer."""
-    return _profile(reliable=True, latched=False, depth=5)
+    return _profile(reliable=True, latched=False, depth=LOCKSTEP_DEPTH if timing == "lockstep" else 5)
 
 
 def sensor_reader(timing: Timing) -> QoSProfile:
@@ -48,18 +51,23 @@ def sensor_reader(timing: Timing) -> QoSProfile:
 
 
 def command() -> QoSProfile:
-    """Return the profile of proposals, goals, decisions and actuator commands: reliable, newest only."""
+    """Return the profile with which proposals, goals, decisions and commands are read: reliable, newest only."""
     return _profile(reliable=True, latched=False, depth=1)
 
 
+def command_writer(timing: Timing) -> QoSProfile:
+    """Return the profile with which proposals, goals and decisions are published: reliable."""
+    return _profile(reliable=True, latched=False, depth=LOCKSTEP_DEPTH if timing == "lockstep" else 1)
+
+
 def actuator(timing: Timing, period_ns: int) -> QoSProfile:
-    """Return the profile of the filter's command publisher: as :func:`command`, with a watchdog for the base to use.
+    """Return the profile of the filter's commands: as :func:`command_writer`, with a watchdog for the base to use.
 
     In real time it offers a deadline of a few control periods, and liveliness that only publishing keeps up. A
     subscriber that asks for them (no more strictly than offered) is told when commands end; one that does not is not
     affected. A second watchdog only: some middlewares (rmw_zenoh) never raise these events.
     """
-    profile = command()
+    profile = command_writer(timing)
     if timing == "realtime":
         profile.deadline = Duration(nanoseconds=DEADLINE_PERIODS * period_ns)
         profile.liveliness = LivelinessPolicy.MANUAL_BY_TOPIC

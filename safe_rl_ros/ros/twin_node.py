@@ -83,7 +83,7 @@ class TwinNode(Node):
         self._reset(int(values["reset_seed"]))
 
     def _create_entities(self) -> None:
-        topics, writer = sensor_topics(self._spec), qos.sensor_writer()
+        topics, writer = sensor_topics(self._spec), qos.sensor_writer(self._timing)
         self._odom = self.create_publisher(Odometry, topics["odom"], writer)
         self._scan = self.create_publisher(LaserScan, topics["scan"], writer)
         self._joints = self.create_publisher(JointState, topics["joint_states"], writer)

@@ -93,7 +93,7 @@ class Harness(Node):
         super().__init__("harness", **kwargs)
         self._states, self._commands, self._goals = StateWriter(SPEC), make_command_codec(SPEC), GoalCodec(SPEC)
         self._decisions = DecisionCodec(self._commands.names)
-        sensors, reliable = qos.sensor_writer(), qos.command()
+        sensors, reliable = qos.sensor_writer("lockstep"), qos.command()
         self.odom = self.create_publisher(Odometry, "odom", sensors)
         self.scan = self.create_publisher(LaserScan, "scan", sensors)
         self.joints = self.create_publisher(JointState, "joint_states", sensors)

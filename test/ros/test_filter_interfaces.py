@@ -47,7 +47,7 @@ class Arm(Node):
         decisions = DecisionCodec(spec.joints)
         names = list(reversed(spec.joints))
         self._state = JointState(name=names, position=STANDS[::-1].tolist(), velocity=[0.0] * 3)
-        self._joints = self.create_publisher(JointState, "joint_states", qos.sensor_writer())
+        self._joints = self.create_publisher(JointState, "joint_states", qos.sensor_writer("realtime"))
         self._proposals = self.create_publisher(self.proposal.message_type, "safety_filter/proposed", qos.command())
         self.sent, self.decisions = [], []
         keep = self.sent.append

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -30,6 +31,7 @@ from safe_rl_ros.bags.bag_import import import_bags  # noqa: E402
 from safe_rl_ros.bags.bag_topics import load_contract  # noqa: E402
 from safe_rl_ros.bags.reader import BagReader  # noqa: E402
 from safe_rl_ros.envs.robot_env import make_robot_env  # noqa: E402
+from safe_rl_ros.messages.readers import read_stamp  # noqa: E402
 from safe_rl_ros.ros import qos  # noqa: E402
 from safe_rl_ros.ros.recorder_node import RecorderNode  # noqa: E402
 from safe_rl_ros.ros.robot_backend import RosBackend  # noqa: E402
@@ -110,6 +112,39 @@ def test_recorded_session_becomes_what_the_live_environment_said(tmp_path, ros_d
         np.testing.assert_array_equal(episode.behaviour.proposed, np.array(rows["proposed"], dtype=np.float32))
         assert episode.terminated == terminated
     assert sum(topic["damaged"] + topic["unfit"] for topic in report["topics"].values()) == 0
+
+
+def test_a_recorder_that_is_held_up_misses_nothing_of_a_session_in_lockstep(tmp_path, ros_domain_id):
+    """Its process stands still for half a second, while the session goes on at full speed."""
+    with Supervisor(ros_domain_id, tmp_path / "log") as processes:
+        values = {"contract": "rover_twin", "directory": str(tmp_path / "bags")}
+        recorder = processes.start("recorder", "safe_rl_ros.ros.recorder_node", ros_arguments(values)).process
+        start_twin(processes)
+        start_filter(processes, critic="off")
+        with RosBackend(SPEC, domain_id=ros_domain_id) as backend:
+            backend.wait_ready(processes.check)
+            env = make_robot_env(SPEC, TASK, backend=backend, max_episode_steps=10_000)
+            warm_up(env)
+            steps, begin = 0, time.monotonic()
+            recorder.send_signal(signal.SIGSTOP)
+            while time.monotonic() - begin < 0.5:
+                env.step(np.zeros(2, dtype=np.float32))
+                steps += 1
+            recorder.send_signal(signal.SIGCONT)
+            for _ in range(80):  # what was missed is asked for with the middleware's next heartbeat, in 3 s
+                env.step(np.zeros(2, dtype=np.float32))
+                time.sleep(0.05)
+        assert processes.end("recorder") == 0
+    assert steps > 30
+    (path,) = (tmp_path / "bags").iterdir()
+    with BagReader(path) as bag:
+        stamps = {
+            topic: [read_stamp(bag.read(message).header.stamp) for message in bag.messages([topic])]
+            for topic in ("/odom", "/scan", "/joint_states", "/cmd_vel")
+        }
+    for topic, found in stamps.items():
+        gaps = np.diff(sorted(set(found))[-(steps + 80) :])
+        assert set(gaps.tolist()) == {PERIOD_NS}, topic
 
 
 def test_recorder_takes_topics_as_they_appear_and_as_reliably_as_they_are_offered(tmp_path):

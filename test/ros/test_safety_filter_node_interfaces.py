@@ -44,7 +44,7 @@ class Arm(Node):
         self.codec = make_command_codec(self.spec)
         self._decisions = DecisionCodec(self.codec.names)
         self.proposals = self.create_publisher(self.codec.message_type, "safety_filter/proposed", qos.command())
-        self.joints = self.create_publisher(JointState, "joint_states", qos.sensor_writer())
+        self.joints = self.create_publisher(JointState, "joint_states", qos.sensor_writer("realtime"))
         self.commands, self.decisions, self.raw = [], [], []
         self.create_subscription(self.codec.message_type, self.spec.command.topic, self._on_command, 100)
         self.create_subscription(Float64MultiArray, "safety_filter/decisions", self._on_decision, 100)

@@ -146,8 +146,9 @@ def test_realtime_keeps_its_rate_and_stops_when_commands_end():
 @pytest.mark.parametrize("timing", qos.TIMINGS)
 def test_profiles_of_writers_and_readers_fit_each_other(timing):
     pairs = [
-        (qos.sensor_writer(), qos.sensor_reader(timing)),
-        (qos.command(), qos.command()),
+        (qos.sensor_writer(timing), qos.sensor_reader(timing)),
+        (qos.command_writer(timing), qos.command()),
+        (qos.actuator(timing, PERIOD_NS), qos.command()),
         (qos.latched(), qos.latched()),
         (qos.diagnostics(), qos.diagnostics()),
     ]
