@@ -34,14 +34,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "messages": BASE | {"envs", "safety"},
     "bundle": BASE | {"inference", "policies"},
     "bags": BASE | RUNNING | {"data"},
+    "checks": BASE | RUNNING,
     "algorithms": BASE | LEARNING,
     "training": BASE | LEARNING | RUNNING,
-    "ros": BASE | LEARNING | RUNNING | {"training", "bags"},
-    "cli": BASE | LEARNING | RUNNING | {"training", "bags", "ros"},
+    "ros": BASE | LEARNING | RUNNING | {"training", "bags", "checks"},
+    "cli": BASE | LEARNING | RUNNING | {"training", "bags", "checks", "ros"},
 }
 # The filter decides on a robot: it starts fast and loads no learner. The twin stands in for the robot's base.
 TORCH_FREE_NODES = ["safe_rl_ros.ros.safety_filter_node", "safe_rl_ros.ros.twin_node"]
-TORCH_FREE = ["safety", "bundle", "inference", "policies", "envs", "messages", "bags", "types", "config", "resources"]
+TORCH_FREE = ["safety", "bundle", "inference", "policies", "envs", "messages", "bags", "checks"]
+TORCH_FREE += ["types", "config", "resources"]
 PICKLES = {"pickle", "cloudpickle", "dill", "shelve", "marshal", "joblib"}
 ROS_MODULES = {
     "rclpy",

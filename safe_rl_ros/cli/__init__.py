@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import sys
 
-from safe_rl_ros.cli import calibrate, collect, dataset, export, import_bag, learning, record, replay, report, sweep
+from safe_rl_ros.cli import (
+    calibrate,
+    check_robot,
+    collect,
+    dataset,
+    export,
+    import_bag,
+    learning,
+    record,
+    replay,
+    report,
+    sweep,
+)
 from safe_rl_ros.cli.app import app, console
 from safe_rl_ros.types import SafeRlRosError
 
-COMMANDS = (learning, sweep, report, calibrate, replay, export, record, import_bag, collect, dataset)
+COMMANDS = (learning, sweep, report, calibrate, replay, export, check_robot, record, import_bag, collect, dataset)
 """Modules whose import adds commands to the application."""
 
 

@@ -53,7 +53,8 @@ class FilterReport:
         """Publish ``~/state``."""
         now = situation or self._situation()
         self._shown = self._filter.causes
-        values = self._status.state_values(now, self._filter, self._swap) | {"timing": self._fixed["timing"]}
+        fixed = {key: self._fixed[key] for key in ("timing", "spec_sha256")}
+        values = self._status.state_values(now, self._filter, self._swap) | fixed
         level, text = self._status.judge_state(now, self._filter, self._swap)
         name = self._node.get_fully_qualified_name()
         self._state_topic.publish(diagnostics.status(name, self._hardware, level, text, values))

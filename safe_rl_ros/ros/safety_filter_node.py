@@ -119,7 +119,7 @@ class SafetyFilterNode(RobustLifecycleNode):
             self._loop,
             parts,
             self._situation,
-            {"timing": self._timing, **_realtime(fixed)},
+            {"timing": self._timing, "spec_sha256": spec.hash, **_realtime(fixed)},
             steady,
             watch,
         )

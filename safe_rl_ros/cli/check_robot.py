@@ -1,0 +1,182 @@
+"""The command that checks a running robot before anybody arms a policy on it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from safe_rl_ros.cli.app import app, console
+from safe_rl_ros.types import BackendError, ConfigError, SafeRlRosError
+
+if TYPE_CHECKING:
+    from safe_rl_ros.checks.outcome import Check, Report
+    from safe_rl_ros.checks.records import Observed
+    from safe_rl_ros.envs.observation import StateObserver
+    from safe_rl_ros.envs.robot_spec import RobotSpec
+
+STYLES = {"pass": "green", "warn": "yellow", "fail": "bold red", "skip": "dim"}
+FAILED, NOT_RUN = 1, 2
+PRESS = "emergency stop"
+AGAIN_S = 1.0
+
+
+@app.command("check-robot")
+def check_robot(
+    robot: Annotated[str, typer.Argument(help="Robot spec YAML: a file, or a name in config/robots.")],
+    task: Annotated[
+        str | None, typer.Option(help="Task: a file, or a name in config/tasks; checks its goal and observation, too.")
+    ] = None,
+    bundle: Annotated[Path | None, typer.Option(help="Bundle that is to be armed.")] = None,
+    namespace: Annotated[str, typer.Option(help="ROS namespace of the robot's topics.")] = "",
+    filter_name: Annotated[str, typer.Option("--filter", help="Node name of the safety filter.")] = "safety_filter",
+    proposed: Annotated[
+        str, typer.Option(help="Topic of the policy's commands where the filter was remapped (policy_topic).")
+    ] = "",
+    seconds: Annotated[float, typer.Option(min=1.0, max=600.0, help="Listen for this time, in s.")] = 5.0,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the report here, too.")] = None,
+    move: Annotated[
+        bool, typer.Option("--move", help="Move each axis a little: latency, sign, scale, command timeout. Asks first.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before moving.")] = False,
+    press: Annotated[
+        bool, typer.Option("--press-estop", help="Press the filter's emergency stop and see it stop; it stays latched.")
+    ] = False,
+) -> None:
+    """Check topics, types, QoS, rates, stamps, joints, scan, odometry, e-stop and filter of a running robot or twin.
+
+    Listens only, unless --move or --press-estop is given. Exit status: 0 ready to arm, 1 checks failed, 2 could not
+    run. Needs ROS 2.
+    """
+    try:
+        places: dict[str, Any] = {"namespace": namespace, "filter_name": filter_name, "proposed_topic": proposed}
+        report = _run(_read(robot, task, bundle, places), seconds, move=move, sure=yes, press=press)
+    except SafeRlRosError as error:
+        console.print(f"[red]error:[/red] {error}", soft_wrap=True)
+        raise typer.Exit(NOT_RUN) from error
+    if json_file is not None:
+        content = {"robot": robot, "namespace": namespace, "seconds": seconds, **report.to_json()}
+        json_file.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    console.print(report.last_line, style="green" if report.ready else "bold red")
+    if not report.ready:
+        raise typer.Exit(FAILED)
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What is to be checked, with the files read."""
+
+    spec: RobotSpec
+    observer: StateObserver | None
+    bundle: Path | None
+    places: dict[str, Any]
+    """Names in the graph, for the probe."""
+
+
+def _read(robot: str, task: str | None, bundle: Path | None, places: dict[str, Any]) -> _Request:
+    from safe_rl_ros.envs.observers import make_observer
+    from safe_rl_ros.envs.robot_spec import load_robot_spec
+
+    spec = load_robot_spec(robot)
+    return _Request(spec, None if task is None else make_observer(spec, task), bundle, places)
+
+
+def _run(request: _Request, seconds: float, *, move: bool, sure: bool, press: bool) -> Report:
+    """Listen, judge, show; then move and press, if asked to."""
+    from safe_rl_ros.checks.robot import check_robot as judge
+
+    try:
+        from safe_rl_ros.ros.robot_probe import RobotProbe
+    except ImportError as error:
+        raise ConfigError(str(error)) from error
+    spec, observer = request.spec, request.observer
+    with RobotProbe(spec, needs_goal=observer is not None and observer.needs_goal, **request.places) as probe:
+        console.print(f"{spec.name} {spec.hash[:12]}: listening for {seconds:g} s")
+        observed = probe.listen(seconds)
+        report = judge(spec, observed, observer=observer, bundle=request.bundle)
+        _show(report.checks)
+        if move:
+            report = _added(report, _move(spec, probe, observed, report, sure))
+        if press:
+            report = _added(report, _press(spec, probe))
+    return report
+
+
+def _added(report: Report, checks: Sequence[Check]) -> Report:
+    _show(checks)
+    return report.plus(checks)
+
+
+def _move(spec: RobotSpec, probe: Any, observed: Observed, report: Report, sure: bool) -> list[Check]:
+    """Move every axis, if nothing speaks against it and somebody agrees; return the checks."""
+    from safe_rl_ros.checks.motion import refusals
+    from safe_rl_ros.checks.outcome import Findings
+    from safe_rl_ros.ros.robot_motion import MOTION, Mover, move_axes
+
+    found = Findings(MOTION)
+    why = refusals(report, observed, spec)
+    if not why and not sure:
+        if not _agreed(spec, probe.proposed_topic if observed.filter else spec.command.topic):
+            found.skip("not moved", "nobody agreed", "answer y, or give --yes")
+            return found.checks
+        observed = probe.listen(AGAIN_S)  # somebody may have taken a while to answer
+        why = refusals(report, observed, spec)
+    if why:
+        found.skip("not moved", "; ".join(why), "put that right and try again")
+        return found.checks
+    return move_axes(Mover(probe, through_filter=observed.filter is not None))
+
+
+def _agreed(spec: RobotSpec, topic: str) -> bool:
+    """Say what will be commanded, and ask."""
+    from safe_rl_ros.checks.motion import describe
+
+    console.print(f"[bold yellow]The robot will move[/bold yellow], by commands on {topic}: {describe(spec)}.")
+    try:
+        return typer.confirm("Is it free to move, and a hand at its emergency stop?")
+    except typer.Abort:  # nobody is there to answer
+        return False
+
+
+def _press(spec: RobotSpec, probe: Any) -> list[Check]:
+    from safe_rl_ros.checks.outcome import Findings
+    from safe_rl_ros.checks.safety import check_press
+    from safe_rl_ros.ros.robot_motion import press_estop
+
+    found = Findings(PRESS)
+    try:
+        record = press_estop(probe)
+    except BackendError as error:
+        found.judge("latches", False, str(error), expected="a latched stop", advice="start the filter, shadow will do")
+        return found.checks
+    running = probe.filter_record()
+    node = probe.node.resolve_topic_name(probe.filter_name) if running is None else running.node
+    return check_press(found, record, spec, node)
+
+
+def _show(checks: Sequence[Check]) -> None:
+    """Print one table; what failed says what to do about it."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(show_edge=False, pad_edge=False)
+    table.add_column("")
+    table.add_column("check", no_wrap=True)
+    table.add_column("found (expected)", ratio=1)
+    for group, members in groupby(checks, key=lambda check: check.group):
+        table.add_section()
+        table.add_row("", Text(group, style="bold cyan"), "")
+        for check in members:
+            value = check.outcome.value
+            text = Text(check.measured)
+            if check.expected:
+                text.append(f"  ({check.expected})", style="dim")
+            if check.advice:
+                text.append(f"\n-> {check.advice}", style="italic")
+            table.add_row(Text(value.upper(), style=STYLES[value]), check.name, text)
+    console.print(table)
