@@ -54,6 +54,7 @@ FISOR_SETTINGS: dict[str, Any] = {
     "reward_temperature": 10.0,
     "feasibility_temperature": 300.0,
     "candidates": 64,
+    "wide_candidates": 64,
     "actor_learning_rate": 1e-3,
     "actor_target_tau": 0.005,
     "actor_batch_size": 256,
@@ -66,7 +67,7 @@ FISOR_SETTINGS: dict[str, Any] = {
     "time_width": 32,
 }
 BC_SETTINGS: dict[str, Any] = {"name": "bc", "hidden": [128, 128], "actor_learning_rate": 1e-3}
-ACTING = ("candidates",)
+ACTING = ("candidates", "wide_candidates")
 """Settings that learning does not depend on."""
 CHUNK = 500
 

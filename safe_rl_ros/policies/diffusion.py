@@ -26,6 +26,10 @@ NORM_EPSILON = 1e-5
 _ROWS_AT_ONCE = 256
 _SIZES = ("obs_dim", "act_dim", "width", "blocks", "expansion", "time_features", "time_width")
 _COUNTS = ("steps", "candidates", "selector_members")
+WIDE = "wide_candidates"
+"""Key of the description that may be missing: samples of the whole action space, see :class:`DiffusionPolicy`."""
+_WIDTH = np.float32(2.0)
+"""They are uniform in a box of this half width and cut to [-1, 1], so half of them lie at a bound of each axis."""
 
 
 def array_shapes(meta: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
@@ -62,7 +66,11 @@ def mish(x: npt.NDArray[Any]) -> Float32Array:
 
 
 class DiffusionPolicy(StoredPolicy):
-    """N denoised candidates per decision, of which the one with the least max_e Q_h acts; see :class:`.base.Policy`."""
+    """N denoised candidates per decision, of which the one with the least max_e Q_h acts; see :class:`.base.Policy`.
+
+    With ``wide_candidates`` M, which the paper has not, M samples of the whole action space are looked at too where
+    none of the N has Q_h <= 0: what the data's drivers did is no way out there, and the critic may know one.
+    """
 
     def _checked(self, meta: Mapping[str, Any]) -> dict[str, Any]:
         return _checked_meta(meta)
@@ -70,6 +78,7 @@ class DiffusionPolicy(StoredPolicy):
     def _take(self, arrays: Mapping[str, npt.ArrayLike]) -> None:
         self.candidates: int = self._meta["candidates"]
         self.steps: int = self._meta["steps"]
+        self.wide_candidates: int = self._meta.get(WIDE, 0)
         self._arrays = _checked_arrays(arrays, array_shapes(self._meta))
         beta = self._arrays["beta"]
         if not ((beta > 0.0) & (beta < 1.0)).all():
@@ -78,7 +87,9 @@ class DiffusionPolicy(StoredPolicy):
         self._alpha_bar: Float32Array = np.cumprod(self._alpha, dtype=np.float64).astype(np.float32)
         self._time = self._time_parts()
         shape = (self.steps, 1, self.candidates, self.act_dim)
-        self._mean_noise = np.random.default_rng(MEAN_SEED).standard_normal(shape, dtype=np.float32)
+        rng = np.random.default_rng(MEAN_SEED)
+        self._mean_noise = rng.standard_normal(shape, dtype=np.float32)
+        self._mean_wide = self._draw_wide(1, rng)
 
     def arrays(self) -> dict[str, Float32Array]:
         """Return copies of the arrays by name."""
@@ -89,8 +100,11 @@ class DiffusionPolicy(StoredPolicy):
         state = self._state(obs)
         rows = np.atleast_2d(state)
         parts = [rows[first : first + _ROWS_AT_ONCE] for first in range(0, len(rows), _ROWS_AT_ONCE)]
-        chosen = [self._choose(part, self._mean_noise.repeat(len(part), axis=1), 1)[:, 0] for part in parts]
-        action: Float32Array = np.concatenate(chosen) if chosen else np.empty((0, self.act_dim), np.float32)
+        chosen = [
+            self._choose(part, self._mean_noise.repeat(len(part), axis=1), self._mean_wide.repeat(len(part), axis=0), 1)
+            for part in parts
+        ]
+        action: Float32Array = np.concatenate(chosen)[:, 0] if chosen else np.empty((0, self.act_dim), np.float32)
         return np.asarray(action[0]) if state.ndim == 1 else action
 
     def sample(self, obs: npt.ArrayLike, n: int, rng: np.random.Generator) -> Float32Array:
@@ -102,7 +116,8 @@ class DiffusionPolicy(StoredPolicy):
         if state.ndim != 1:
             raise ValueError(f"sample takes one observation of shape ({self.obs_dim},)")
         shape = (self.steps, 1, max(n, self.candidates), self.act_dim)
-        return np.asarray(self._choose(state[None], rng.standard_normal(shape, dtype=np.float32), n)[0])
+        noise = rng.standard_normal(shape, dtype=np.float32)
+        return np.asarray(self._choose(state[None], noise, self._draw_wide(1, rng), n)[0])
 
     def sample_rows(self, obs: npt.ArrayLike, rng: np.random.Generator) -> Float32Array:
         """Return one random action (B, C) for each of ``obs`` (B, O): the least unsafe of N candidates."""
@@ -110,7 +125,8 @@ class DiffusionPolicy(StoredPolicy):
         if state.ndim != 2:
             raise ValueError(f"sample_rows takes observations of shape (B, {self.obs_dim})")
         shape = (self.steps, len(state), self.candidates, self.act_dim)
-        return np.asarray(self._choose(state, rng.standard_normal(shape, dtype=np.float32), 1)[:, 0])
+        noise = rng.standard_normal(shape, dtype=np.float32)
+        return np.asarray(self._choose(state, noise, self._draw_wide(len(state), rng), 1)[:, 0])
 
     def draw(self, obs: npt.ArrayLike, noise: Float32Array) -> Float32Array:
         """Return all candidates (B, K, C) of ``obs`` (B, O) from standard normal ``noise`` (T, B, K, C), unsorted.
@@ -129,11 +145,21 @@ class DiffusionPolicy(StoredPolicy):
             raise ValueError(f"obs has shape {state.shape}, expected ({self.obs_dim},) or (B, {self.obs_dim})")
         return state if self.normaliser is None else self.normaliser(state)
 
-    def _choose(self, state: Float32Array, noise: Float32Array, count: int) -> Float32Array:
+    def _draw_wide(self, rows: int, rng: np.random.Generator) -> Float32Array:
+        """Return samples (B, M, C) of the whole action space; nothing is drawn if M is 0."""
+        drawn = rng.random((rows, self.wide_candidates, self.act_dim), dtype=np.float32)
+        return np.asarray(np.clip(_WIDTH * (2.0 * drawn - 1.0), np.float32(-1.0), np.float32(1.0)))
+
+    def _choose(self, state: Float32Array, noise: Float32Array, wide: Float32Array, count: int) -> Float32Array:
         """Return the ``count`` least unsafe candidates (B, count, C), the least unsafe first."""
         drawn = self._candidates(state, noise)
-        order = np.argsort(self._unsafety(state, drawn), axis=1, kind="stable")[:, :count]
-        return np.asarray(np.take_along_axis(drawn, order[:, :, None], axis=1))
+        unsafety = self._unsafety(state, drawn)
+        chosen = _least(drawn, unsafety, count)
+        lost = unsafety.min(axis=1) > 0.0
+        if wide.shape[1] and lost.any():
+            more = np.concatenate([unsafety[lost], self._unsafety(state[lost], wide[lost])], axis=1)
+            chosen[lost] = _least(np.concatenate([drawn[lost], wide[lost]], axis=1), more, count)
+        return chosen
 
     def _candidates(self, state: Float32Array, noise: Float32Array) -> Float32Array:
         """Return candidates (B, K, C) in [-1, 1] of normalised observations (B, O); Algorithm 2, arXiv:2006.11239."""
@@ -184,6 +210,12 @@ class DiffusionPolicy(StoredPolicy):
         return result
 
 
+def _least(actions: Float32Array, unsafety: Float32Array, count: int) -> Float32Array:
+    """Return the ``count`` of ``actions`` (B, K, C) with the least ``unsafety`` (B, K), the least first."""
+    order = np.argsort(unsafety, axis=1, kind="stable")[:, :count]
+    return np.asarray(np.take_along_axis(actions, order[:, :, None], axis=1))
+
+
 def _layer_norm(x: Float32Array) -> Float32Array:
     """Return ``x`` (..., W) less its mean over its std, each along the last axis."""
     centred = x - x.mean(axis=-1, keepdims=True)
@@ -196,7 +228,7 @@ def _checked_meta(meta: Mapping[str, Any]) -> dict[str, Any]:
     """Return ``meta`` as a dict after checking its kind, keys and numbers."""
     if meta.get("kind") != KIND:
         raise ValueError(f"meta kind is {meta.get('kind')!r}, expected {KIND!r}")
-    wrong = {"kind", "selector_hidden", *_SIZES, *_COUNTS} ^ set(meta)
+    wrong = {"kind", "selector_hidden", *_SIZES, *_COUNTS} ^ (set(meta) - {WIDE})
     if wrong:
         raise ValueError(f"meta of {KIND}: missing or unknown key(s) {sorted(wrong)}")
     hidden = meta["selector_hidden"]
@@ -204,6 +236,7 @@ def _checked_meta(meta: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(f"meta selector_hidden is {hidden!r}, expected a list of at least one layer width")
     numbers = {name: meta[name] for name in (*_SIZES, *_COUNTS)}
     numbers |= {f"selector_hidden[{i}]": width for i, width in enumerate(hidden)}
+    numbers |= {WIDE: meta[WIDE]} if WIDE in meta else {}
     for name, value in numbers.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ValueError(f"meta {name} is {value!r}, expected a positive integer")

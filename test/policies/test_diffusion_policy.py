@@ -101,6 +101,47 @@ def test_the_mean_is_the_same_alone_and_among_others(policy):
     assert np.abs(together).max() <= 1.0
 
 
+def shifted(policy, shift, wide):
+    """Return the policy with Q_h larger by ``shift`` everywhere, and that many wide candidates."""
+    arrays = policy.arrays()
+    arrays["selector_bias_2"] = arrays["selector_bias_2"] + np.float32(shift)
+    return DiffusionPolicy(arrays, policy.meta() | ({"wide_candidates": wide} if wide else {}), NORMALISER)
+
+
+def test_wide_candidates_are_looked_at_where_no_other_is_feasible(policy):
+    lost, before = shifted(policy, 100.0, 500), shifted(policy, 100.0, 0)
+    rows, alone = (p.sample_rows(OBS, np.random.default_rng(2)) for p in (lost, before))
+    unsafe, unsafe_alone = (before.unsafety(OBS, a[:, None])[:, 0] for a in (rows, alone))
+    assert (unsafe <= unsafe_alone).all()
+    assert (unsafe < unsafe_alone - 1e-3).sum() >= 5  # 500 find better than 6
+    # The very best of 500 is nearly the best there is, which a piecewise linear Q_h has near a corner.
+    box = np.random.default_rng(9).uniform(-1, 1, (7, 20_000, C)).astype(np.float32)
+    span = np.ptp(before.unsafety(OBS, box), axis=1)
+    assert (unsafe - before.unsafety(OBS, box).min(axis=1) < 0.15 * span).all()
+    assert (np.abs(rows) <= 1.0).all()
+    np.testing.assert_allclose(lost.mean(OBS[3]), lost.mean(OBS)[3], atol=1e-5)
+    assert (before.unsafety(OBS, lost.mean(OBS)[:, None]) <= before.unsafety(OBS, before.mean(OBS)[:, None])).all()
+    some = lost.sample(OBS[0], 2 * N, np.random.default_rng(1))
+    assert some.shape == (2 * N, C)
+    assert (np.diff(before.unsafety(OBS[:1], some[None])[0]) >= -1e-5).all()
+
+
+def test_wide_candidates_change_nothing_where_one_of_the_others_is_feasible(policy):
+    safe, before = shifted(policy, -100.0, 500), shifted(policy, -100.0, 0)
+    np.testing.assert_array_equal(*(p.sample_rows(OBS, np.random.default_rng(2)) for p in (safe, before)))
+    np.testing.assert_array_equal(safe.mean(OBS), before.mean(OBS))
+
+
+def test_rows_of_both_kinds_do_not_disturb_each_other(policy):
+    middle = float(np.median(policy.unsafety(OBS, policy.sample_rows(OBS, np.random.default_rng(2))[:, None])))
+    mixed, before = shifted(policy, -middle, 500), shifted(policy, -middle, 0)
+    rows, alone = (p.sample_rows(OBS, np.random.default_rng(2)) for p in (mixed, before))
+    lost = before.unsafety(OBS, alone[:, None])[:, 0] > 0.0
+    assert 0 < lost.sum() < len(OBS)
+    np.testing.assert_array_equal(rows[~lost], alone[~lost])
+    assert (rows[lost] != alone[lost]).any(axis=1).all()
+
+
 def test_nan_in_gives_nan_out(policy):
     obs = OBS.copy()
     obs[2, 1] = np.nan
@@ -129,6 +170,7 @@ def test_mish_equals_torch_also_far_out():
         ({"kind": "gaussian_policy"}, "meta kind"),
         ({"steps": 0}, "meta steps is 0"),
         ({"candidates": True}, "meta candidates is True"),
+        ({"wide_candidates": 0}, "meta wide_candidates is 0"),
         ({"time_features": 7}, "an even number"),
         ({"selector_hidden": []}, "selector_hidden"),
         ({"width": 25}, "has shape"),

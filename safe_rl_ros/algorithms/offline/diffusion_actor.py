@@ -19,7 +19,7 @@ from safe_rl_ros.algorithms.off_policy import ActionValues
 from safe_rl_ros.config import StrictModel
 from safe_rl_ros.functional.diffusion import denoised, vp_schedule
 from safe_rl_ros.inference import Normaliser
-from safe_rl_ros.policies.diffusion import KIND, NORM_EPSILON, DiffusionPolicy, array_shapes
+from safe_rl_ros.policies.diffusion import KIND, NORM_EPSILON, WIDE, DiffusionPolicy, array_shapes
 from safe_rl_ros.types import Float32Array
 
 _NOT_LEARNED = ("beta", "selector_")
@@ -48,7 +48,7 @@ class DiffusionActor(nn.Module):
         self.obs_dim, self.act_dim, self.sizes, self.dropout = obs_dim, act_dim, sizes, dropout
         self.schedule = vp_schedule(sizes.steps)
         self.parts = nn.ParameterDict()
-        for name, shape in array_shapes(self._meta(1, (1,), 1)).items():
+        for name, shape in array_shapes(self._meta(1, 0, (1,), 1)).items():
             if name.startswith(_NOT_LEARNED):
                 continue
             self.parts[name] = nn.Parameter(_initial(name, shape, generator))
@@ -91,20 +91,25 @@ class DiffusionActor(nn.Module):
                 action = denoised(action, self(action, obs, time), fresh, self.schedule, step)
         return action
 
-    def export(self, selector: ActionValues, candidates: int, normaliser: Normaliser | None) -> DiffusionPolicy:
-        """Return a numpy snapshot that draws ``candidates`` actions and takes the one with the least max_e Q_h."""
+    def export(
+        self, selector: ActionValues, candidates: int, normaliser: Normaliser | None, *, wide: int = 0
+    ) -> DiffusionPolicy:
+        """Return a numpy snapshot that draws ``candidates`` actions and takes the one with the least max_e Q_h.
+
+        ``wide``: samples of the whole action space that it looks at where none of those has Q_h <= 0.
+        """
         arrays: dict[str, Float32Array] = {
             name: value.detach().cpu().numpy().copy() for name, value in self.parts.items()
         }
         arrays["beta"] = self.schedule.beta.numpy().copy()
         arrays |= {f"selector_{name}": array for name, array in selector.net.arrays().items()}
         hidden = [weight.shape[-1] for weight in selector.net.weights][:-1]
-        return DiffusionPolicy(arrays, self._meta(candidates, hidden, selector.net.members or 1), normaliser)
+        return DiffusionPolicy(arrays, self._meta(candidates, wide, hidden, selector.net.members or 1), normaliser)
 
     def _layer(self, name: str, x: Tensor) -> Tensor:
         return torch.addmm(self.parts[f"{name}_bias"], x, self.parts[f"{name}_weight"])
 
-    def _meta(self, candidates: int, hidden: Sequence[int], members: int) -> dict[str, Any]:
+    def _meta(self, candidates: int, wide: int, hidden: Sequence[int], members: int) -> dict[str, Any]:
         return {
             "kind": KIND,
             "obs_dim": self.obs_dim,
@@ -113,6 +118,7 @@ class DiffusionActor(nn.Module):
             "candidates": candidates,
             "selector_hidden": list(hidden),
             "selector_members": members,
+            **({WIDE: wide} if wide else {}),
         }
 
 

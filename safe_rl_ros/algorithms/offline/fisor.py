@@ -17,7 +17,7 @@ Deviations:
 - Time limits and gaps bootstrap (the public code masks time-outs as true ends), and observations are normalised.
 - Outside the feasible region the weight is bounded below by 0 as printed; the public code has 1 there.
 - The learning rate is constant; the public code lets the actor's follow a cosine over 3 million steps.
-- ``kept_margin`` and ``critic_steps`` are ours.
+- ``kept_margin``, ``critic_steps`` and ``wide_candidates`` are ours.
 - Rewards are scaled by max_episode_steps / (largest - least return) of the data's episodes, by 1 if all are equal.
 """
 
@@ -93,6 +93,12 @@ class FISORConfig(ActorQConfig):
     )
     denoising_steps: int = Field(5, ge=1, description="Steps T of the diffusion.")
     candidates: int = Field(16, ge=1, description="Samples N per decision, of which the one with least Q_h acts.")
+    wide_candidates: int = Field(
+        0,
+        ge=0,
+        description="Samples of the whole action space that are looked at too where none of the N has Q_h <= 0; "
+        "0: the paper's (*).",
+    )
     actor_width: int = Field(256, ge=1, description="Width of the denoiser.")
     actor_blocks: int = Field(3, ge=1, description="Residual blocks of the denoiser.")
     actor_expansion: int = Field(4, ge=1, description="Width of a block's inner layer, in widths of the denoiser.")
@@ -146,7 +152,10 @@ class FISOR(CriticLearner):
 
     def policy(self) -> DiffusionPolicy:
         """Return a numpy snapshot of the slow copy of the actor, its candidates chosen by Q_h."""
-        return self.actor_target.export(self.feasibility_critics_target, self.config.candidates, self.normaliser)
+        config = self.config
+        return self.actor_target.export(
+            self.feasibility_critics_target, config.candidates, self.normaliser, wide=config.wide_candidates
+        )
 
     def critic(self) -> SafetyCritic:
         """Return Q_h as a risk sigmoid(Q_h / risk_scale), the larger of its two networks; .5 is the boundary."""
