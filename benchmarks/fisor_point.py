@@ -14,8 +14,9 @@ Settings that are not the paper's toy's (``settings.deviations`` of the result h
 by some cm only, so the temperature of V_h - Q_h is larger; the feasibility expectile is .95, as the data are noisy
 actions, of which the .9-expectile is further from the safest; 15 cm beside the hazards count as one, which is room for
 the policy's errors (the truth has no such margin); 64 candidates instead of 8, as near the border few of them are the
-safest, and where none is feasible 64 of the whole action space beside them. The critics learn first and then rest, the actor draws rows by their weights. Networks, batches and steps are
-smaller, learning rates and those of the slow copies larger, to fit some minutes of one thread.
+safest, and where none is feasible 64 of the whole action space beside them. The critics learn first and then rest, the
+actor draws rows by their weights. Networks, batches and steps are smaller, learning rates and those of the slow copies
+larger, to fit some minutes of one thread.
 """
 
 from __future__ import annotations
