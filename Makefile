@@ -42,6 +42,9 @@ TREES := safe_rl_ros launch config urdf resource scripts
 PACKAGE_FILES = $(METADATA) $(shell find $(TREES) -type f -not -name '*.pyc' | LC_ALL=C sort)
 CONSTRAINTS := constraints/$(ROS_DISTRO).txt
 STAGE := $(VENV)/.stage
+EXTRAS := ros-$(ROS_DISTRO),pybullet,test
+# What the installed dependencies follow from.
+DEPENDENCIES = cat setup.py $(CONSTRAINTS); echo '$(EXTRAS)'
 
 define STAGE_PACKAGE
 rm -rf $(STAGE) && mkdir -p $(STAGE) && cp -r $(METADATA) $(TREES) $(STAGE)
@@ -88,17 +91,17 @@ $(VENV)/.sources: FORCE | $(VENV)/.created
 	@cmp -s $@.new $@ && rm $@.new || mv $@.new $@
 
 # Dependencies are looked at only when their list changed; the package alone is a matter of seconds.
-$(VENV)/.installed: $(VENV)/.sources $(CONSTRAINTS)
+$(VENV)/.installed: $(VENV)/.sources $(CONSTRAINTS) Makefile
 	@$(STAGE_PACKAGE)
-	@if ! cat setup.py $(CONSTRAINTS) | cmp -s - $(VENV)/.deps; then \
+	@if ! { $(DEPENDENCIES); } | cmp -s - $(VENV)/.deps; then \
 	  echo "make: installing the pinned dependencies of $(CONSTRAINTS); minutes the first time"; \
 	  { $(BIN)/pip install --quiet -c $(CONSTRAINTS) setuptools && \
-	    $(BIN)/pip install --quiet --no-build-isolation -c $(CONSTRAINTS) '$(STAGE)[ros-$(ROS_DISTRO),test]'; } || { \
+	    $(BIN)/pip install --quiet --no-build-isolation -c $(CONSTRAINTS) '$(STAGE)[$(EXTRAS)]'; } || { \
 	    echo "make: pip failed, see above. No network or index: try again later. A version is gone or conflicts:" >&2; \
 	    echo "  'make lock ROS_DISTRO=$(ROS_DISTRO)' resolves anew. A broken environment: 'make distclean' and try again." >&2; \
 	    exit 1; }; \
 	  $(BIN)/pip check || { echo "make: the installed packages contradict each other; 'make lock' resolves anew" >&2; exit 1; }; \
-	  cat setup.py $(CONSTRAINTS) > $(VENV)/.deps; \
+	  { $(DEPENDENCIES); } > $(VENV)/.deps; \
 	else \
 	  echo "make: installing safe_rl_ros into $(VENV)"; \
 	  $(BIN)/pip install --quiet --no-deps --no-build-isolation $(STAGE) || { \

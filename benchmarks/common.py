@@ -22,7 +22,17 @@ import numpy as np
 import numpy.typing as npt
 
 RESULTS = Path(__file__).resolve().parent / "results"
-LIBRARIES = ("numpy", "onnxruntime", "torch", "mujoco", "gymnasium", "safetensors", "ros-jazzy-rclpy", "ros-rclpy")
+LIBRARIES = (
+    "numpy",
+    "onnxruntime",
+    "torch",
+    "mujoco",
+    "pybullet",
+    "gymnasium",
+    "safetensors",
+    "ros-jazzy-rclpy",
+    "ros-rclpy",
+)
 RELATIONS: dict[str, Callable[[float, float], bool]] = {
     "<=": operator.le,
     "<": operator.lt,

@@ -17,7 +17,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 HEADER = """\
 # Written by `make lock` on Python {python}, Linux; do not edit. Kept by hand: fixed.txt.
-# Use: pip install -c constraints/{distro}.txt '.[ros-{distro},test]'
+# Use: pip install -c constraints/{distro}.txt '.[ros-{distro},pybullet,test]'
 """
 
 

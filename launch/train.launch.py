@@ -66,14 +66,15 @@ ARGUMENTS = [
 ]
 
 
-def _session(config: str) -> tuple[str, str, dict[str, object]]:
-    """Return robot and task names and the filter's parameters of a session's YAML: all nodes work on the same ones."""
+def _session(config: str) -> tuple[str, str, str, dict[str, object]]:
+    """Return the names of robot, task and simulator and the filter's parameters of a session's YAML, for all nodes."""
     path = find_resource(config, "config/train")
     session = read_yaml(path)
     for key in ("robot", "task"):
         if not isinstance(session.get(key), str):
             raise ConfigError(f"{path}: {key} = {session.get(key)!r}, expected a file name when several nodes read it")
-    return session["robot"], session["task"], parameters_of(build(FilterConfig, session.get("filter", {}), str(path)))
+    filter_parameters = parameters_of(build(FilterConfig, session.get("filter", {}), str(path)))
+    return session["robot"], session["task"], session.get("simulator") or "spec", filter_parameters
 
 
 def _recorded(contract: str, robot: str) -> str:
@@ -106,7 +107,7 @@ def _end_with_learner(event: object, context: LaunchContext) -> Shutdown | None:
 def _nodes(context: LaunchContext) -> list[Node]:
     """Return the nodes to start for the arguments in ``context``."""
     value = {name: LaunchConfiguration(name).perform(context) for name in (argument.name for argument in ARGUMENTS)}
-    robot, task, filter_parameters = _session(value["config"])
+    robot, task, simulator, filter_parameters = _session(value["config"])
     timing = "lockstep" if value["robot"] == "twin" else "realtime"
     clock = {"use_sim_time": value["use_sim_time"] == "true"}
     overrides = [value["params_file"]] if value["params_file"] else []
@@ -116,7 +117,7 @@ def _nodes(context: LaunchContext) -> list[Node]:
         executable="twin_node",
         name="twin",
         namespace=value["namespace"],
-        parameters=[{"robot": robot, "task": task, "timing": timing}, *overrides],
+        parameters=[{"robot": robot, "task": task, "simulator": simulator, "timing": timing}, *overrides],
         arguments=logging,
         output="screen",
     )

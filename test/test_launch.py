@@ -250,6 +250,16 @@ def test_train_refuses_a_session_that_names_no_files(tmp_path: Path, load: Calla
         start(load("train.launch.py"), config=str(session))
 
 
+@pytest.mark.parametrize(("line", "expected"), [("", "spec"), ("simulator: pybullet\n", "pybullet")])
+def test_train_gives_the_twin_the_sessions_simulator(
+    tmp_path: Path, load: Callable[[str], types.ModuleType], line: str, expected: str
+) -> None:
+    session = tmp_path / "session.yaml"
+    session.write_text("name: x\nrobot: rover.yaml\ntask: hazard_nav.yaml\n" + line)
+    nodes = {node.keywords["executable"]: node for node in start(load("train.launch.py"), config=str(session))}
+    assert parameters_of(nodes["twin_node"])["simulator"] == expected
+
+
 def test_filter_takes_the_policys_topic_and_gives_the_robots(load: Callable[[str], types.ModuleType]) -> None:
     (node,) = start(load("filter.launch.py"), policy_topic="cmd_vel_policy", command_topic="base/cmd_vel")
     topics = dict(node.keywords["remappings"])

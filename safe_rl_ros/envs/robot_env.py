@@ -16,6 +16,7 @@ from safe_rl_ros.envs.gymnasium_compat import limit_of_make
 from safe_rl_ros.envs.observation import CommandMap, Observer
 from safe_rl_ros.envs.robot_spec import RobotSpec, load_robot_spec
 from safe_rl_ros.envs.tasks.hazard_nav import HazardNav, HazardNavConfig, Layout, TaskState, load_hazard_nav
+from safe_rl_ros.envs.twins import make_backend
 from safe_rl_ros.types import FilterDecision, Float32Array, FloatArray, RobotState
 
 logger = logging.getLogger(__name__)
@@ -189,13 +190,10 @@ def make_robot_env(
     Raises:
         ConfigError: a file is missing or wrong.
     """
-    # Here and not above: over ROS nothing is simulated in this process, and MuJoCo need not be loaded.
-    from safe_rl_ros.envs.mujoco_backend import MujocoBackend
-
     spec = robot if isinstance(robot, RobotSpec) else load_robot_spec(robot)
     config = task if isinstance(task, HazardNavConfig) else load_hazard_nav(task)
     nav = HazardNav(config, spec.base_radius_m)
-    return RobotEnv(backend or MujocoBackend(spec, nav.layout), spec, nav, max_episode_steps, render_mode)
+    return RobotEnv(backend or make_backend(spec, nav.layout), spec, nav, max_episode_steps, render_mode)
 
 
 def make_registered(**settings: Any) -> RobotEnv:

@@ -4,103 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from safe_rl_ros.config import StrictModel, load_config
-from safe_rl_ros.envs.command_spec import CommandSpec, Name, Positive
+from safe_rl_ros.envs.command_spec import CommandSpec, Positive
 from safe_rl_ros.envs.joint_limits import check_joint_axes
+from safe_rl_ros.envs.robot_parts import DriveSpec, FramesSpec, ScanSpec, SensorsSpec, Simulator, TwinSpec
 from safe_rl_ros.envs.urdf import Urdf, load_urdf
 from safe_rl_ros.resources import find_resource
 from safe_rl_ros.types import ConfigError, FloatArray
-
-
-class FramesSpec(StrictModel):
-    """Names of the robot's base frame (the root link of the URDF) and, where it moves, of the odometry frame."""
-
-    odom: str | None = None
-    base: str
-
-
-class DriveSpec(StrictModel):
-    """Geometry of a differential drive (m) and its wheel joints, which turn forward for positive velocity."""
-
-    wheel_radius_m: Positive
-    wheel_separation_m: Positive
-    left_joints: Annotated[tuple[str, ...], Field(min_length=1)]
-    right_joints: Annotated[tuple[str, ...], Field(min_length=1)]
-
-
-class TopicSpec(StrictModel):
-    """A sensor topic and the age in seconds from which its data are stale."""
-
-    topic: Name
-    timeout_s: Positive
-
-
-class ScanSpec(TopicSpec):
-    """A planar lidar: ``rays`` evenly spaced angles (rad, base z axis up) from ``angle_min`` to ``angle_max``; m."""
-
-    frame: str
-    angle_min: float
-    angle_max: float
-    rays: Annotated[int, Field(ge=2, le=10_000)]
-    range_min: Annotated[float, Field(ge=0.0)]
-    range_max: Positive
-
-    @model_validator(mode="after")
-    def _ordered(self) -> ScanSpec:
-        if not self.angle_min < self.angle_max <= self.angle_min + 2.0 * math.pi:
-            raise ValueError(f"angle_max {self.angle_max} must be above angle_min {self.angle_min} by at most one turn")
-        if not self.range_min < self.range_max:
-            raise ValueError(f"range_min {self.range_min} must be below range_max {self.range_max}")
-        return self
-
-    @property
-    def angle_increment(self) -> float:
-        """Return the angle (rad) between two neighbouring rays."""
-        return (self.angle_max - self.angle_min) / (self.rays - 1)
-
-    @property
-    def angles(self) -> FloatArray:
-        """Return the angle (R,) rad of every ray in the sensor frame, counter-clockwise."""
-        return self.angle_min + self.angle_increment * np.arange(self.rays, dtype=np.float64)
-
-    @property
-    def full_circle(self) -> bool:
-        """True if the first ray follows the last one, an increment later."""
-        return math.isclose(self.rays * self.angle_increment, 2.0 * math.pi, rel_tol=1e-3)
-
-
-class SensorsSpec(StrictModel):
-    """The sensors of the robot: those that it has, at least one."""
-
-    odom: TopicSpec | None = None
-    scan: ScanSpec | None = None
-    joint_states: TopicSpec | None = None
-
-    @model_validator(mode="after")
-    def _some(self) -> SensorsSpec:
-        if self.odom is None and self.scan is None and self.joint_states is None:
-            raise ValueError("the robot has no sensor, expected at least one of odom, scan and joint_states")
-        return self
-
-
-class TwinSpec(StrictModel):
-    """Physics of the simulated twin; a real robot ignores it."""
-
-    substeps: Annotated[int, Field(ge=1, le=1000)] = 10
-    """Physics steps in one control period."""
-    wheel_friction: Positive = 1.2
-    wheel_servo_nms: Positive = 10.0
-    """Gain of the wheel velocity servo, N m s / rad."""
-    wheel_rotor_kgm2: Annotated[float, Field(ge=0.0)] = 0.05
-    """Inertia of motor and gear as felt at the wheel, kg m^2; it also keeps the stiff servo stable."""
 
 
 class RobotSpec(StrictModel):
@@ -188,6 +105,17 @@ class RobotSpec(StrictModel):
         if missing:
             raise ConfigError(f"robot {self.name} has no twin: it lacks {', '.join(missing)}")
 
+    def require_simulator(self, simulator: Simulator, who: str) -> None:
+        """Raise :class:`ConfigError` unless the twin's simulator is the one that ``who`` is made for."""
+        if self.twin.simulator != simulator:
+            raise ConfigError(
+                f"robot {self.name}: twin.simulator is {self.twin.simulator!r}; {who} needs {simulator!r}"
+            )
+
+    def with_simulator(self, simulator: Simulator) -> RobotSpec:
+        """Return this spec with another simulator for its twin; the hash stays."""
+        return self.model_copy(update={"twin": self.twin.model_copy(update={"simulator": simulator})})
+
     @property
     def base_drive(self) -> DriveSpec:
         """Return the drive. Raises :class:`ConfigError` if the robot spec has none."""
@@ -226,9 +154,10 @@ class RobotSpec(StrictModel):
     def hash(self) -> str:
         """Return the sha256 (hex) of this spec and of its URDF's bytes, wherever that file lies.
 
-        A bundle belongs to exactly one hash: any change of limits, rates, joints or geometry gives another.
+        A bundle belongs to exactly one hash: any change of limits, rates, joints or geometry gives another. The
+        choice of a simulator does not.
         """
-        content = self.model_dump(mode="json", exclude={"urdf"})
+        content = self.model_dump(mode="json", exclude={"urdf": True, "twin": {"simulator"}})
         content["urdf_sha256"] = hashlib.sha256(self.urdf_path.read_bytes()).hexdigest()
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(canonical.encode()).hexdigest()

@@ -10,13 +10,14 @@ import mujoco
 import numpy as np
 
 from safe_rl_ros.envs.robot_spec import RobotSpec
+from safe_rl_ros.envs.twin_backend import HAZARD_HEIGHT_M
+from safe_rl_ros.envs.twin_backend import PICTURE as OFFSCREEN
+from safe_rl_ros.envs.twin_meshes import read_twin_urdf
 from safe_rl_ros.types import ConfigError, FloatArray
 
-HAZARD_HEIGHT_M = 0.5
 FLOOR_GROUP, VISUAL_GROUP, HAZARD_GROUP, COLLISION_GROUP = 0, 1, 2, 3
 """Geom groups: the lidar sees HAZARD_GROUP only, and the renderer hides COLLISION_GROUP."""
 CAMERA = "overview"
-OFFSCREEN = (640, 480)
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def build_scene(spec: RobotSpec, hazard_radii: FloatArray) -> Scene:
 
 def _twin_urdf(spec: RobotSpec) -> str:
     """Return the URDF with MuJoCo's compiler options; mesh paths are relative to the URDF's directory."""
-    root = ElementTree.fromstring(spec.description.xml.replace("package://", ""))
+    root = read_twin_urdf(spec)
     options = {
         "meshdir": str(spec.urdf_path.parent),
         "strippath": "false",  # else only the last part of a mesh's path is used

@@ -8,7 +8,8 @@ from typing import Literal
 
 import numpy as np
 
-from safe_rl_ros.envs.robot_spec import RobotSpec, TopicSpec
+from safe_rl_ros.envs.robot_parts import TopicSpec
+from safe_rl_ros.envs.robot_spec import RobotSpec
 from safe_rl_ros.types import Float32Array, FloatArray, RobotState
 
 Sensor = Literal["odom", "scan", "joint_states"]

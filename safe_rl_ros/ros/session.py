@@ -142,7 +142,8 @@ class RosSession(ExternalSession):
     def _start_nodes(self, config: SessionConfig, directory: Path) -> None:
         files = {"robot": str(directory / "robot.yaml"), "task": str(directory / "task.yaml")}
         common = {**files, "timing": config.ros.timing, "executor": EXECUTOR}
-        self._supervisor.start("twin", "safe_rl_ros.ros.twin_node", ros_arguments(common))
+        twin = {**common, "simulator": config.simulator or "spec"}
+        self._supervisor.start("twin", "safe_rl_ros.ros.twin_node", ros_arguments(twin))
         arguments = ros_arguments({**common, "autostart": True, **parameters_of(config.filter)})
         self._supervisor.start("safety_filter", "safe_rl_ros.ros.safety_filter_node", arguments)
 

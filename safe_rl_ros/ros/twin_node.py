@@ -1,4 +1,4 @@
-"""The MuJoCo twin as a ROS node in its own process, with the topics of the real base.
+"""The twin as a ROS node in its own process, with the topics of the real base.
 
 Subscribes the robot's command topic; publishes odom, scan, joint_states, ``/clock``, ``tf`` (where tf2_msgs is
 installed) and ``diagnostics``; serves ``~/reset`` (std_srvs/Trigger), which starts the episode whose seed is in
@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray
@@ -29,9 +29,10 @@ from sensor_msgs.msg import JointState, LaserScan
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
-from safe_rl_ros.envs.mujoco_backend import MujocoBackend
+from safe_rl_ros.envs.robot_parts import Simulator
 from safe_rl_ros.envs.robot_spec import load_robot_spec
 from safe_rl_ros.envs.tasks.hazard_nav import HazardNav, load_hazard_nav
+from safe_rl_ros.envs.twins import make_backend
 from safe_rl_ros.messages.lockstep import CommandGate, check_stamped
 from safe_rl_ros.messages.readers import read_stamp
 from safe_rl_ros.messages.state_assembler import sensor_topics
@@ -43,19 +44,19 @@ from safe_rl_ros.ros.transforms import TransformWriter
 from safe_rl_ros.types import BackendError, ConfigError, FloatArray, RobotState
 
 NODE_NAME = "twin"
+SIMULATORS = ("spec", *get_args(Simulator))
 PARAMETERS = (
     NodeParameter("robot", "rover", "Robot spec: a YAML file, or a name in config/robots."),
     NodeParameter("task", "hazard_nav", "Task: a YAML file, or a name in config/tasks."),
+    NodeParameter("simulator", "spec", "Simulator; spec: the robot spec's twin.simulator.", choices=SIMULATORS),
     NodeParameter("timing", "lockstep", "One period per command, or wall clock.", choices=qos.TIMINGS),
     NodeParameter("executor", "single", "rclpy executor of this process.", choices=EXECUTORS),
-    NodeParameter(
-        "reset_seed", 0, "Seed of the episode that the next ~/reset starts.", 0, 2**63 - 1, read_only=False
-    ),
+    NodeParameter("reset_seed", 0, "Seed of the episode that the next ~/reset starts.", 0, 2**63 - 1, read_only=False),
 )
 
 
 class TwinNode(Node):
-    """Translates between topics and a :class:`MujocoBackend`."""
+    """Translates between topics and the twin of :func:`make_backend`."""
 
     def __init__(self) -> None:
         """Declare parameters, compile the scene, start the first episode and show its state.
@@ -68,9 +69,11 @@ class TwinNode(Node):
         self.executor_name: str = values["executor"]
         self._timing: qos.Timing = values["timing"]
         self._spec = load_robot_spec(values["robot"])
+        if values["simulator"] != "spec":
+            self._spec = self._spec.with_simulator(values["simulator"])
         check_stamped(self._timing, self._spec.command.stamped)
         task = HazardNav(load_hazard_nav(values["task"]), self._spec.base_radius_m)
-        self._backend = MujocoBackend(self._spec, task.layout)
+        self._backend = make_backend(self._spec, task.layout)
         self._writer = StateWriter(self._spec)
         self._commands = make_command_codec(self._spec)
         self._gate = CommandGate()
@@ -91,9 +94,7 @@ class TwinNode(Node):
         self._episode_topic = self.create_publisher(String, "~/episode", qos.latched())
         self._transforms = TransformWriter(self, self._spec.frames.odom or "", self._spec.frames.base)
         self._diagnostics = self.create_publisher(DiagnosticArray, "diagnostics", qos.diagnostics())
-        self.create_subscription(
-            self._commands.message_type, self._spec.command.topic, self._on_command, qos.command()
-        )
+        self.create_subscription(self._commands.message_type, self._spec.command.topic, self._on_command, qos.command())
         self.create_service(Trigger, "~/reset", self._on_reset)
         steady = NodeClock(clock_type=ClockType.STEADY_TIME)  # also with use_sim_time
         self.create_timer(diagnostics.PERIOD_S, self._publish_diagnostics, clock=steady)
@@ -183,6 +184,7 @@ class TwinNode(Node):
         gate, ticker = self._gate, self.ticker
         values: dict[str, object] = {
             "timing": self._timing,
+            "simulator": self._spec.twin.simulator,
             "stamp_ns": gate.current_ns,
             **self._counts,
             "accepted": gate.accepted,

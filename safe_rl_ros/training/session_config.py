@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from safe_rl_ros.algorithms import AlgorithmConfig, can_start_as_another, has_recovery, is_offline
 from safe_rl_ros.config import GrownModel, StrictModel, apply_overrides, build, dump_yaml, read_yaml
+from safe_rl_ros.envs.robot_parts import Simulator
 from safe_rl_ros.envs.robot_spec import RobotSpec, load_robot_spec
 from safe_rl_ros.envs.tasks.hazard_nav import HazardNavConfig
 from safe_rl_ros.envs.vector import SIMULATED_TASKS
@@ -44,12 +45,15 @@ TaskConfig = Annotated[HazardNavConfig | SimulatedTaskConfig, Field(discriminato
 class SessionConfig(GrownModel):
     """A training session. Written resolved to ``runs/<name>/config.yaml``, which reads back to itself."""
 
-    younger: ClassVar[frozenset[str]] = frozenset({"data"})
+    younger: ClassVar[frozenset[str]] = frozenset({"data", "simulator"})
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Name of the run's directory.")
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of layouts, exploration, networks and filter.")
     robot: str | None = Field(
         None, description="Robot spec: a file, or a name in config/robots. Needed by hazard_nav, refused elsewhere."
+    )
+    simulator: Simulator | None = Field(
+        None, description="What moves the robot's twin; by default what the robot spec says."
     )
     task: TaskConfig = Field(description="The task: inline, or the name of a file in config/tasks.")
     algorithm: AlgorithmConfig
@@ -78,6 +82,10 @@ class SessionConfig(GrownModel):
             if self.robot is None:
                 raise ValueError(f"robot is missing: task {self.task.name!r} needs a file, or a name in config/robots")
             self._check_recovery()
+        elif self.simulator is not None:
+            raise ValueError(
+                f"simulator is {self.simulator!r}, but task {self.task.name!r} has no robot: it brings its simulation"
+            )
         elif self.robot is not None:
             raise ValueError(f"robot is {self.robot!r}, but task {self.task.name!r} is simulated and has no robot")
         elif self.data is None and training.steps_per_epoch % training.num_envs:
@@ -135,14 +143,15 @@ class SessionConfig(GrownModel):
 
     @property
     def robot_spec(self) -> RobotSpec:
-        """Load the robot spec.
+        """Load the robot spec, with the session's simulator if it names one.
 
         Raises:
             ConfigError: the file or its URDF is missing or wrong, or the task is simulated and has no robot.
         """
         if self.robot is None:
             raise ConfigError(f"task {self.task.name!r} is simulated and has no robot, expected {ROBOT_TASK!r}")
-        return load_robot_spec(self.robot)
+        spec = load_robot_spec(self.robot)
+        return spec if self.simulator is None else spec.with_simulator(self.simulator)
 
 
 def _named(value: Any) -> Any:

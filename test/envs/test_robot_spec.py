@@ -70,6 +70,39 @@ def test_hash_depends_on_content_and_not_on_place(tmp_path: Path):
     assert load_robot_spec(path).hash != original.hash
 
 
+# Before a spec could name its simulator: bundles of that time must still be accepted.
+HASHES = {
+    "rover": "631be095127b5c3c91584fcd267f9486010361244922f6dcd905d4b526e0db06",
+    "jackal": "7bc70451a4e0334e4d258daa7e7d07dc44ba471f4bc67b1616b99a00e46275fc",
+    "arm": "b23a92dccf60c5806a57f1eae56edc7beefff947edd0781ade47fb4dd7b9650e",
+    "arm_trajectory": "192657449300bc759146889fe192e6ca451ff8b612a89803b76e7faacf11aa3e",
+}
+
+
+@pytest.mark.parametrize("name", HASHES)
+def test_the_choice_of_a_simulator_is_no_part_of_the_hash(name: str):
+    spec = load_robot_spec(name)
+    assert spec.twin.simulator == "mujoco"
+    assert spec.hash == HASHES[name]
+    other = load_robot_spec(name, ["twin.simulator=pybullet"])
+    assert other.twin.simulator == "pybullet"
+    assert other.hash == HASHES[name]
+    assert spec.with_simulator("pybullet") == other
+    assert other.with_simulator("mujoco") == spec
+    assert load_robot_spec(name, ["twin.substeps=7"]).hash != HASHES[name]
+
+
+def test_a_spec_with_the_default_simulator_is_written_as_ever():
+    assert "simulator" not in load_robot_spec("rover").model_dump()["twin"]
+    assert load_robot_spec("rover", ["twin.simulator=pybullet"]).model_dump()["twin"]["simulator"] == "pybullet"
+
+
+def test_what_needs_one_simulator_says_so():
+    load_robot_spec("rover").require_simulator("mujoco", "this")
+    with pytest.raises(ConfigError, match=r"robot rover: twin\.simulator is 'pybullet'; this needs 'mujoco'"):
+        load_robot_spec("rover", ["twin.simulator=pybullet"]).require_simulator("mujoco", "this")
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -95,6 +128,7 @@ def test_hash_depends_on_content_and_not_on_place(tmp_path: Path):
         ("control_rate_hz=.nan", "finite number"),
         ("control_rate_hz=0", "greater than 0"),
         ("footprint_radius_m=-0.1", "greater than 0"),
+        ("twin.simulator=gazebo", "should be 'mujoco' or 'pybullet'"),
     ],
 )
 def test_each_mistake_is_one_clear_error(override: str, message: str):

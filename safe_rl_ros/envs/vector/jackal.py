@@ -48,6 +48,7 @@ class JackalTwin(MujocoTwin):
             ConfigError: the robot spec is missing or has no twin, its lidar makes no sectors, or a number is wrong.
         """
         spec = load_robot_spec(config.robot)
+        spec.require_simulator("mujoco", "the vector environment, which steps all robots by mujoco.rollout,")
         scene = build_scene(spec, np.empty(0))
         scan = spec.base_scan
         info = TwinInfo(
