@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from rclpy.duration import Duration
 from rclpy.node import Node
+from rclpy.serialization import serialize_message
 from std_msgs.msg import Float64MultiArray
 
 from safe_rl_ros.envs.observation import StateObserver
@@ -176,8 +177,7 @@ class FilterLoop:
         parts = self._parts
         try:
             observation = self._observe(inputs)
-            decision = self._unless_held_up(parts.action_filter.decide(inputs.now_ns, inputs.proposal, observation))
-            self._send(decision)
+            decision = self._send(parts.action_filter.decide(inputs.now_ns, inputs.proposal, observation))
             if observation is not None and parts.swap.watch(observation.values, decision.executed):
                 self._on_change()
         except Exception as error:  # whatever goes wrong in a tick, the robot gets a stop and the node lives on
@@ -206,14 +206,24 @@ class FilterLoop:
         values = observer.observe(inputs.state, inputs.goal)
         return Observation(values, inputs.state.stamp_ns, inputs.arrival_ns)
 
-    def _send(self, decision: FilterDecision) -> None:
-        """Publish the command, then its record, both with one stamp."""
+    def _send(self, decision: FilterDecision) -> FilterDecision:
+        """Publish the command, then its record, both with one stamp; return the decision that was sent."""
+        stamped, command = self._prepared(decision)
+        # Between this question and the middleware lie some microseconds: who is suspended there sends an old command.
+        in_time = self._unless_held_up(stamped)
+        if in_time is not stamped:
+            stamped, command = self._prepared(in_time)
+        self.command_topic.publish(command)
+        self._decision_topic.publish(self.decisions.write(stamped))
+        self._parts.status.note(stamped)
+        self._parts.recorder.decision(stamped)
+        return stamped
+
+    def _prepared(self, decision: FilterDecision) -> tuple[FilterDecision, bytes]:
+        """Return the decision with its stamp, and its command as the middleware sends it."""
         if not self._lockstep:
             decision = replace(decision, stamp_ns=self.ros_time_ns())  # the steady clock means nothing to the base
-        self.command_topic.publish(self.commands.write(decision.executed, decision.stamp_ns))
-        self._decision_topic.publish(self.decisions.write(decision))
-        self._parts.status.note(decision)
-        self._parts.recorder.decision(decision)
+        return decision, serialize_message(self.commands.write(decision.executed, decision.stamp_ns))
 
     def _repeat_answer(self) -> None:
         """Lock-step: asked again, so our answer had no reader yet (see :mod:`.qos`); the twin carries it out once."""
