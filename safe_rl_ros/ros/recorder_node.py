@@ -7,6 +7,7 @@ node runs in.
 from __future__ import annotations
 
 import importlib
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from safe_rl_ros.types import ConfigError
 NODE_NAME = "recorder"
 DEPTH = 1000
 """Messages of a topic that may wait while a bag is being finished."""
+DRAIN_QUIET_S, DRAIN_LIMIT_S = 0.1, 2.0
+"""Interrupted, it ends when nothing has come for the first of these times, and after the second anyway."""
 DISCOVERY_S = 0.2
 REPORT_S = 30.0
 PARAMETERS = (
@@ -83,7 +86,14 @@ class RecorderNode(Node):
         """Do nothing: there is no period."""
 
     def send_stop(self) -> None:
-        """Do nothing: nobody is commanded."""
+        """Command nobody; write what has arrived and still waits, until nothing comes for a moment."""
+        end = time.monotonic() + DRAIN_LIMIT_S
+        written, quiet_until = -1, end
+        while self.executor is not None and self.context.ok() and time.monotonic() < min(end, quiet_until):
+            self.executor.spin_once(timeout_sec=DRAIN_QUIET_S / 4)
+            now_written = sum(self.recorder.counts.values())
+            if now_written != written:
+                written, quiet_until = now_written, time.monotonic() + DRAIN_QUIET_S
 
     def destroy_node(self) -> None:
         """Finish the bag, then release the node."""

@@ -197,3 +197,19 @@ def test_twin_tells_its_episode_to_who_comes_late(ros_domain_id, tmp_path):
     told = json.loads(heard[0].data)
     assert told["seed"] == 5
     assert told["stamp_ns"] > 0
+
+
+def test_what_waits_when_the_recorder_is_interrupted_is_still_written(tmp_path):
+    parameters = {"contract": "rover_twin", "directory": str(tmp_path / "bags")}
+    with bench(RecorderNode, parameters) as setup:
+        harness, recorder = setup.harness, setup.node.recorder
+        assert setup.run(lambda: harness.scan.get_subscription_count() > 0)
+        setup.settle(0.3)
+        for index in range(20):
+            harness.publish_state(make_state(S + index * PERIOD_NS), only=("scan",))
+        time.sleep(0.2)
+        assert recorder.counts["/scan"] == 0  # nobody has looked yet
+        begin = time.monotonic()
+        setup.node.send_stop()
+        assert recorder.counts["/scan"] == 20
+        assert time.monotonic() - begin < 1.0
