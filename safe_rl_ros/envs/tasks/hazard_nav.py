@@ -86,17 +86,22 @@ class TaskOutcome:
 class HazardNav:
     """The task for a robot with a given footprint."""
 
-    def __init__(self, config: HazardNavConfig, footprint_radius_m: float) -> None:
-        """Keep the configuration; nothing else is state."""
+    def __init__(self, config: HazardNavConfig, footprint_radius_m: float, arena_seed: int | None = None) -> None:
+        """Keep the configuration; nothing else is state.
+
+        With ``arena_seed`` every episode is in the arena of that seed: around a robot, nobody moves the hazards.
+        """
         self.config = config
         self.footprint_radius_m = footprint_radius_m
+        self.arena_seed = arena_seed
 
     def layout(self, seed: int) -> Layout:
-        """Return the arena of an episode.
+        """Return the arena of an episode: its own, or the one that is always the same.
 
         Raises:
             ConfigError: no arena that keeps all distances was found; the configuration is too crowded.
         """
+        seed = seed if self.arena_seed is None else self.arena_seed
         rng = np.random.Generator(np.random.PCG64(seed))
         for _ in range(LAYOUT_TRIES):
             layout = self._try_layout(rng)

@@ -1,6 +1,6 @@
 """Task ``joint_hold``: no goal and no reward, only the observation of a policy that moves a robot by its joints.
 
-It has no twin. It puts the safety filter in front of a policy that exists already.
+It puts the safety filter in front of a policy that exists already, on the robot or on its twin.
 """
 
 from __future__ import annotations

@@ -16,9 +16,12 @@ from safe_rl_ros.config import StrictModel, load_config, read_yaml
 from safe_rl_ros.envs.tasks.car_goal import CarGoalConfig
 from safe_rl_ros.envs.tasks.half_cheetah import HalfCheetahConfig
 from safe_rl_ros.envs.tasks.jackal_nav import JackalNavConfig
+from safe_rl_ros.envs.tasks.laikago_walk import LaikagoWalkConfig
+from safe_rl_ros.envs.tasks.panda_push import PandaPushBoundaryConfig, PandaPushToppleConfig
 from safe_rl_ros.envs.tasks.point_goal import PointGoalConfig
 from safe_rl_ros.envs.tasks.point_robot import PointRobotConfig
 from safe_rl_ros.envs.tasks.safety_gymnasium import SafetyGymnasiumConfig
+from safe_rl_ros.envs.tasks.traps import CarTrapsConfig, PointTrapsConfig
 from safe_rl_ros.resources import find_resource
 from safe_rl_ros.types import ConfigError
 
@@ -42,6 +45,11 @@ SIMULATED_TASKS: dict[str, SimulatedTask] = {
     "half_cheetah": SimulatedTask(HalfCheetahConfig, "safe_rl_ros.envs.vector.half_cheetah:make_half_cheetah"),
     "jackal_nav": SimulatedTask(JackalNavConfig, "safe_rl_ros.envs.vector.jackal:make_jackal_nav"),
     "point_robot": SimulatedTask(PointRobotConfig, "safe_rl_ros.envs.vector.point_robot:make_point_robot"),
+    "point_traps": SimulatedTask(PointTrapsConfig, "safe_rl_ros.envs.vector.traps:make_point_traps"),
+    "car_traps": SimulatedTask(CarTrapsConfig, "safe_rl_ros.envs.vector.traps:make_car_traps"),
+    "panda_push_topple": SimulatedTask(PandaPushToppleConfig, "safe_rl_ros.envs.vector.panda_push:make_panda_push"),
+    "panda_push_boundary": SimulatedTask(PandaPushBoundaryConfig, "safe_rl_ros.envs.vector.panda_push:make_panda_push"),
+    "laikago_walk": SimulatedTask(LaikagoWalkConfig, "safe_rl_ros.envs.vector.laikago:make_laikago_walk"),
     "safety_gymnasium": SimulatedTask(
         SafetyGymnasiumConfig, "safe_rl_ros.envs.vector.safety_gymnasium:make_safety_gymnasium"
     ),

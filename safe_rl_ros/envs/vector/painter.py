@@ -3,33 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import mujoco
 import numpy as np
 import numpy.typing as npt
 
+from safe_rl_ros.envs.vector.marks import Mark
 from safe_rl_ros.types import BackendError
 
 WIDTH, HEIGHT = 640, 480
-
-
-@dataclass(frozen=True)
-class Mark:
-    """An upright disc at x, y in m, with a radius and a height in m, in a colour (red, green, blue, alpha).
-
-    With a ``half_length`` it is a box instead: that long to both sides along its own y axis, ``radius`` along its x
-    axis, turned by ``yaw`` (rad).
-    """
-
-    x: float
-    y: float
-    radius: float
-    height: float
-    colour: tuple[float, float, float, float]
-    half_length: float | None = None
-    yaw: float = 0.0
 
 
 class Painter:

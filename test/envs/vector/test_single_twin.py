@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import warnings
+from importlib.util import find_spec
 
 import gymnasium
 import numpy as np
@@ -24,6 +25,10 @@ IDS = {
     "jackal_nav": "JackalNav",
     "point_robot": "PointRobot",
 }
+IDS |= {"point_traps": "PointTraps", "car_traps": "CarTraps"} if find_spec("pybullet") else {}
+if find_spec("pybullet"):
+    IDS |= {"panda_push_topple": "PandaPushTopple", "panda_push_boundary": "PandaPushBoundary"}
+    IDS |= {"laikago_walk": "LaikagoWalk"}
 
 
 @pytest.mark.parametrize("task", IDS)
@@ -44,8 +49,8 @@ def test_one_copy_equals_the_vector_environment(task):
     np.testing.assert_array_equal(obs, twin.reset(seed=9)[0][0])
     assert info == {}
     rng = np.random.default_rng(0)
-    truncated = False
-    while not truncated:
+    terminated = truncated = False
+    while not (terminated or truncated):
         action = rng.uniform(-1, 1, env.action_space.shape).astype(np.float32)
         obs, reward, terminated, truncated, info = env.step(action)
         expected = twin.step(action[None])

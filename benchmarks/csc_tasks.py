@@ -1,0 +1,114 @@
+"""The CSC paper's tasks: CSC against Base (TRPO), CPO and Q-ensembles, failures in training and return.
+
+Runs are those of the sweeps ``csc_traps`` (``point_traps``, ``car_traps``, 4 seeds) and ``csc_robots``
+(``panda_push_topple``, ``panda_push_boundary``, ``laikago_walk``, 2 seeds) in ``--runs``; a stopped benchmark goes on.
+60,000 steps each, about an hour and a half on two cores.
+
+Figures per task and method, mean and 95 % interval over seeds: ``failures`` and ``episodes`` of the whole training,
+``failures_per_episode`` of both, ``late_failures_per_episode`` and ``final_return`` of the last tenth of the steps.
+``csc_to_base``: CSC's failures over Base's, and the part of Base's final return that CSC has, by the means and paired
+by seed. The paper claims up to half of the failures at equal reward; it prints curves and no table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.common import finish, make_parser, target
+from benchmarks.online import run_sweeps
+from safe_rl_ros.training.run_records import RunRecord, load_record
+from safe_rl_ros.training.statistics import mean_interval
+
+SWEEPS = ("csc_traps", "csc_robots")
+OURS, BASE = "csc", "trpo"
+FINAL_SHARE = 0.1
+FIGURES = ("failures", "episodes", "failures_per_episode", "late_failures_per_episode", "final_return")
+QUICK = ["total_steps=4000", "seeds=[0]", "tasks=[point_traps]", "algorithms=[csc, trpo]", "name=csc_tasks_quick"]
+FEWER, KEPT = 0.5, 1.0
+"""The paper's claim: half of the failures, all of the reward."""
+
+
+def run_figures(run: RunRecord) -> dict[str, float]:
+    """Return one run's figures; those of the end are NaN if no episode ended then."""
+    failures, episodes = run.column("failures"), run.column("episodes")
+    late = run.steps > (1.0 - FINAL_SHARE) * run.steps[-1]
+    returns, weights = run.column("return_mean")[late], episodes[late]
+    known = np.isfinite(returns) & (weights > 0.0)
+    ended = float(weights.sum())
+    return {
+        "failures": float(failures.sum()),
+        "episodes": float(episodes.sum()),
+        "failures_per_episode": float(failures.sum() / max(episodes.sum(), 1.0)),
+        "late_failures_per_episode": float(failures[late].sum() / ended) if ended else float("nan"),
+        "final_return": float(np.average(returns[known], weights=weights[known])) if known.any() else float("nan"),
+    }
+
+
+def summarise(runs: Sequence[RunRecord]) -> dict[str, Any]:
+    """Return the figures of every task."""
+    found: dict[str, dict[str, dict[int, dict[str, float]]]] = {}
+    for run in sorted(runs, key=lambda each: each.seed):
+        found.setdefault(run.task, {}).setdefault(run.algorithm, {})[run.seed] = run_figures(run)
+    return {task: _task_entry(methods) for task, methods in found.items()}
+
+
+def _task_entry(methods: dict[str, dict[int, dict[str, float]]]) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        method: {"seeds": list(seeds), **{key: _interval([run[key] for run in seeds.values()]) for key in FIGURES}}
+        for method, seeds in methods.items()
+    }
+    both = sorted(set(methods.get(OURS, {})) & set(methods.get(BASE, {})))
+    if both:
+        entry["csc_to_base"] = {
+            "seeds": both,
+            **{key: _ratio(methods, both, key) for key in ("failures", "final_return")},
+        }
+    return entry
+
+
+def _ratio(methods: dict[str, dict[int, dict[str, float]]], seeds: Sequence[int], key: str) -> dict[str, Any]:
+    ours, base = ([methods[name][seed][key] for seed in seeds] for name in (OURS, BASE))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        each = (np.array(ours) / np.array(base)).tolist()
+        return {"of_means": float(np.mean(ours) / np.mean(base)), "paired": _interval(each)}
+
+
+def _interval(values: Sequence[float]) -> dict[str, Any]:
+    mean, low, high = mean_interval(values)
+    return {"mean": mean, "ci95": [low, high], "per_seed": list(values)}
+
+
+def targets(figures: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the paper's claim with what was measured, for every task; NaN never is met."""
+    found = []
+    for task, entry in figures.items():
+        if "csc_to_base" in entry:
+            ratios = {key: entry["csc_to_base"][key]["of_means"] for key in ("failures", "final_return")}
+            found.append(target(f"{task}: CSC's failures / Base's", ratios["failures"], FEWER, "<="))
+            found.append(target(f"{task}: CSC's final return / Base's", ratios["final_return"], KEPT, ">="))
+    return found
+
+
+def main() -> None:
+    """Train what is not trained yet, then compare."""
+    parser = make_parser(__doc__)
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="directory that holds the sweeps' runs")
+    parser.add_argument("--sweep", action="append", help=f"only this sweep; by default {', '.join(SWEEPS)}")
+    parser.add_argument("--workers", type=int, default=2, help="runs at a time")
+    parser.add_argument("--set", action="append", default=[], help="change to the sweeps, as total_steps=100000")
+    parser.add_argument("--stored", action="store_true", help="compare the runs that are finished, train nothing")
+    options = parser.parse_args()
+    overrides = [*(QUICK if options.quick else []), f"workers={options.workers}", *options.set]
+    names = options.sweep or ([SWEEPS[0]] if options.quick else list(SWEEPS))
+    finished = run_sweeps(names, overrides, options.runs, train=not options.stored)
+    records = [load_record(path) for paths in finished.values() for path in paths]
+    figures = summarise(records)
+    finish("csc_tasks", figures, targets(figures), sorted({record.seed for record in records}), options)
+
+
+if __name__ == "__main__":
+    main()
