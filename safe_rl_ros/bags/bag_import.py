@@ -78,6 +78,7 @@ class BagImporter:
             "twin": self._on_twin,
             "label": self._on_label,
             "joint_states": self._sensor_taker("joint_states", None),
+            "imu": self._sensor_taker("imu", None),
             "odom": self._sensor_taker("odom", self._labels.on_odometry if self._labels.every_odometry else None),
             "scan": self._sensor_taker("scan", self._labels.on_scan if self._labels.every_scan else None),
         }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -30,11 +30,7 @@ class BagLooker:
         spec = contract.spec
         self._observer, self._report, self._names = contract.observer, report, names
         reader = StateReader(spec)
-        self._read: dict[Sensor, Callable[[Any], Part]] = {
-            "odom": reader.odometry,
-            "scan": reader.scan,
-            "joint_states": reader.joints,
-        }
+        self._read = reader.by_sensor
         self._goals = GoalReader(spec)
         self._period_s = spec.period_ns * 1e-9
         self._assembler = StateAssembler(sensor_timeouts(spec))

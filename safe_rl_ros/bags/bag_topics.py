@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -18,11 +18,11 @@ from safe_rl_ros.envs.observers import make_observer
 from safe_rl_ros.envs.robot_spec import RobotSpec, load_robot_spec
 from safe_rl_ros.envs.tasks.hazard_nav import HazardNav, load_hazard_nav
 from safe_rl_ros.messages.readers import POSE_STAMPED, READABLE_TYPES, CommandReader, make_command_reader
-from safe_rl_ros.messages.state_assembler import SENSOR_TYPES, sensor_topics
+from safe_rl_ros.messages.state_assembler import SENSOR_TYPES, SENSORS, sensor_topics
 from safe_rl_ros.resources import find_resource
 from safe_rl_ros.types import ConfigError
 
-Role = Literal["odom", "scan", "joint_states", "goal", "command", "decisions", "twin", "label"]
+Role = Literal["odom", "scan", "joint_states", "imu", "goal", "command", "decisions", "twin", "label"]
 DEFAULT_STEPS = 1000
 GOAL = "goal_pose"
 """Topic of the goals as the package's nodes name it."""
@@ -83,6 +83,10 @@ class BagContract:
         """Return the file of the robot spec. Raises :class:`ConfigError` if there is none."""
         return find_resource(contract_file(_beside(Path(self.source), self.config.robot)), "config/robots")
 
+    def topics_of(self, role: Role) -> str:
+        """Return the full names of the topics with a role, for messages."""
+        return ", ".join(name for name, topic in self.topics.items() if topic.role == role)
+
     def remappings(self) -> dict[str, str]:
         """Return the topics of sensors, goal and command as the package's nodes name them -> their names here."""
         own: dict[Role, str] = {"goal": GOAL, "command": self.spec.command.topic}
@@ -110,8 +114,8 @@ class BagContract:
             provenance=provenance,
         )
 
-    def check_bag(self, bag: BagReader) -> dict[str, BagTopic]:
-        """Return the topics to read from a bag.
+    def check_bag(self, bag: BagReader, roles: Collection[Role] | None = None) -> dict[str, BagTopic]:
+        """Return the topics to read from a bag, all of the contract or those with one of some roles.
 
         Raises:
             BagError: the bag holds no message, lacks a topic, has one of another type or without a single message.
@@ -120,6 +124,8 @@ class BagContract:
             raise BagError(f"{bag.path} holds no messages")
         found = {}
         for topic in self.topics.values():
+            if roles is not None and topic.role not in roles:
+                continue
             if topic.name not in bag.topics:
                 if topic.optional:
                     continue
@@ -170,7 +176,7 @@ class BagContract:
         twice |= {self.full_name(label.topic) for label in self.label_topics()} & set(roles)
         if twice:
             raise ConfigError(f"topic {', '.join(sorted(twice))} has two uses")
-        given = {sensor for sensor in ("odom", "scan", "joint_states") if getattr(config.topics, sensor) is not None}
+        given = {sensor for sensor in SENSORS if getattr(config.topics, sensor) is not None}
         if given - set(sensor_topics(spec)):
             raise ConfigError(f"robot {spec.name} has no sensor {', '.join(sorted(given - set(sensor_topics(spec))))}")
         for source in config.margin:

@@ -30,6 +30,7 @@ class TopicsConfig(StrictModel):
     odom: TopicName | None = None
     scan: TopicName | None = None
     joint_states: TopicName | None = None
+    imu: TopicName | None = None
     goal: TopicName = "goal_pose"
     """Read if the task's observation has a goal in it."""
     command: TopicName | None = None

@@ -15,7 +15,7 @@ from safe_rl_ros.messages.errors import MessageError
 from safe_rl_ros.messages.readers import FLOAT64_ARRAY, READABLE_TYPES
 from safe_rl_ros.messages.state_assembler import SENSOR_TYPES, sensor_topics
 
-Kind = Literal["odom", "scan", "joint_states", "goal", "proposal", "candidates", "event", "decision"]
+Kind = Literal["odom", "scan", "joint_states", "imu", "goal", "proposal", "candidates", "event", "decision"]
 
 GOAL_TYPE = "geometry_msgs/msg/PoseStamped"
 PROPOSED, CANDIDATES, DECISIONS = "safety_filter/proposed", "safety_filter/candidates", "safety_filter/decisions"
