@@ -54,6 +54,28 @@ def check_joints(found: Findings, contents: Sequence[JointContent], spec: RobotS
     _check_velocities(found, joints, velocity)
 
 
+def check_command_limits(found: Findings, content: JointContent, spec: RobotSpec) -> None:
+    """Check that a robot that is sent to positions stands where it may be sent: within the limits of its axes."""
+    outside, worst = [], 0.0
+    if not spec.command.positions or len(content.position) != len(content.names):
+        return
+    for axis in spec.command.axes:
+        at = _of(content, axis.name, content.position)
+        excess = max(axis.lower - at, at - axis.upper)
+        if excess > 0.0:
+            outside.append(f"{axis.name} {at:.4g} beyond [{axis.lower:.4g}, {axis.upper:.4g}]")
+            worst = max(worst, excess)
+    found.judge(
+        "within the command's limits",
+        not outside,
+        "; ".join(outside) or f"all {spec.act_dim}",
+        expected="between lower and upper of its axis",
+        advice="the first command would move it there: bring it within its limits by hand first",
+        value=worst,
+        otherwise=Outcome.WARN,
+    )
+
+
 def _of(content: JointContent, name: str, values: FloatArray) -> float:
     if name not in content.names or not len(values):
         return math.nan

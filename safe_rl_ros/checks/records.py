@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from safe_rl_ros.envs.robot_spec import RobotSpec
+from safe_rl_ros.messages.imu import read_imu
 from safe_rl_ros.messages.readers import StateReader, read_stamp
-from safe_rl_ros.messages.state_assembler import OdometryPart, Sensor
+from safe_rl_ros.messages.state_assembler import ImuPart, OdometryPart, Sensor
 from safe_rl_ros.types import FloatArray
 
 
@@ -46,7 +47,7 @@ class ScanContent:
     ranges: FloatArray
 
 
-Content = OdometryPart | JointContent | ScanContent | None
+Content = OdometryPart | JointContent | ScanContent | ImuPart | None
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,14 @@ class FilterRecord:
 
 
 @dataclass(frozen=True)
+class ControllerRecord:
+    """A node that takes the robot's commands, and those of its parameters that were asked for and that it has."""
+
+    node: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Observed:
     """Everything that was recorded of a robot."""
 
@@ -131,12 +140,16 @@ class Observed:
     goal: TopicRecord | None = None
     """None: the task needs no goal, or none was given."""
     filter: FilterRecord | None = None
+    controllers: tuple[ControllerRecord, ...] = ()
+    """The nodes that listen to the command topic."""
 
 
 def read_content(sensor: Sensor, message: Any, spec: RobotSpec) -> Content:
     """Return the plain values of a sensor's message, unjudged. Arrays are copied: messages may be used again."""
     if sensor == "odom":
         return StateReader(spec).odometry(message)
+    if sensor == "imu":
+        return read_imu(message)
     if sensor == "scan":
         return ScanContent(
             angle_min=float(message.angle_min),

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from safe_rl_ros.checks.connections import check_command, check_connection, check_frame, check_goal
-from safe_rl_ros.checks.joints import check_joints
+from safe_rl_ros.checks.controllers import check_controllers
+from safe_rl_ros.checks.imu import check_imu
+from safe_rl_ros.checks.joints import check_command_limits, check_joints
 from safe_rl_ros.checks.odometry import check_odometry
 from safe_rl_ros.checks.outcome import Check, Findings, Report
 from safe_rl_ros.checks.records import JointContent, Observed, ScanContent, TopicRecord
@@ -15,7 +17,7 @@ from safe_rl_ros.checks.scan import check_scan
 from safe_rl_ros.checks.timing import Ages, check_clock, check_rate, check_stamps
 from safe_rl_ros.envs.observation import StateObserver
 from safe_rl_ros.envs.robot_spec import RobotSpec
-from safe_rl_ros.messages.state_assembler import SENSOR_TYPES, OdometryPart, Sensor, sensor_timeouts
+from safe_rl_ros.messages.state_assembler import SENSOR_TYPES, ImuPart, OdometryPart, Sensor, sensor_timeouts
 
 
 def check_robot(
@@ -41,6 +43,7 @@ def check_robot(
     check_clock(clock, ages, observed.clock)
     command = Findings(observed.command.name)
     check_command(command, observed.command, spec, None if observed.filter is None else observed.filter.node)
+    check_controllers(command, observed.controllers, spec)
     checks += [*clock.checks, *command.checks]
     if observed.goal is not None:
         goal = Findings(observed.goal.name)
@@ -74,6 +77,11 @@ def _check_sensor(found: Findings, sensor: Sensor, record: TopicRecord, spec: Ro
     elif sensor == "scan" and spec.sensors.scan is not None:
         check_frame(found, "frame", frames, spec.sensors.scan.frame)
         check_scan(found, [c for c in contents if isinstance(c, ScanContent)], spec, spec.sensors.scan)
+    elif sensor == "imu" and spec.sensors.imu is not None:
+        check_frame(found, "frame", frames, spec.sensors.imu.frame)
+        check_imu(found, [c for c in contents if isinstance(c, ImuPart)])
     else:
-        check_joints(found, [c for c in contents if isinstance(c, JointContent)], spec)
+        joints = [c for c in contents if isinstance(c, JointContent)]
+        check_joints(found, joints, spec)
+        check_command_limits(found, joints[-1], spec)
     return ages

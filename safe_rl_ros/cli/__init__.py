@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import sys
 
+from rich.markup import escape
+
 from safe_rl_ros.cli import (
     calibrate,
     check_robot,
     collect,
     dataset,
     export,
+    identify,
     import_bag,
     learning,
+    new_robot,
     record,
     replay,
     report,
@@ -20,7 +24,10 @@ from safe_rl_ros.cli import (
 from safe_rl_ros.cli.app import app, console
 from safe_rl_ros.types import SafeRlRosError
 
-COMMANDS = (learning, sweep, report, calibrate, replay, export, check_robot, record, import_bag, collect, dataset)
+COMMANDS = (
+    *(learning, sweep, report, calibrate, replay, export, new_robot, check_robot),
+    *(record, import_bag, identify, collect, dataset),
+)
 """Modules whose import adds commands to the application."""
 
 
@@ -29,5 +36,5 @@ def main() -> None:
     try:
         app()
     except SafeRlRosError as error:
-        console.print(f"[red]error:[/red] {error}", soft_wrap=True)
+        console.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
         sys.exit(1)

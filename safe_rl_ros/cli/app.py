@@ -86,10 +86,10 @@ def session_factory(backend: BackendName) -> Any:
     """Return what opens a session; the ROS part of the package is only imported when asked for."""
     if backend is BackendName.ros:
         try:
-            from safe_rl_ros.ros.session import RosSession
+            from safe_rl_ros.ros.actor_session import open_ros_session
         except ImportError as error:
             raise ConfigError(f"{error}\nwithout ROS 2 use --backend mujoco") from error
-        return RosSession
+        return open_ros_session
     from safe_rl_ros.training.run import open_session
 
     return open_session

@@ -16,7 +16,7 @@ from safe_rl_ros.types import ConfigError
 @app.command()
 def calibrate(
     source: Annotated[
-        Path, typer.Argument(help="RUN_OR_DATASET: a run's directory, or an .npz of transitions without veto.")
+        Path, typer.Argument(help="RUN_OR_DATASET: a run's directory, or with --run a data set without veto.")
     ],
     overrides: Annotated[
         list[str] | None, typer.Argument(help="key=value changes to the run's filter, as the node will have them.")
@@ -136,12 +136,14 @@ def calibration_table(report: dict[str, Any]) -> Table:
 
 def _source(source: Path, run: Path | None) -> tuple[Path, Path | None]:
     """Return the run, and the data set if the source is one. Raises ConfigError if they do not go together."""
-    if source.is_dir():
-        if run is not None:
-            raise ConfigError(f"--run {run} goes with a data set, and {source} is a run already")
-        return source, None
-    if source.suffix != ".npz" or not source.is_file():
-        raise ConfigError(f"{source} is neither the directory of a run nor an .npz data set")
-    if run is None:
-        raise ConfigError(f"data set {source} needs --run: the run whose policy made it and whose critic is calibrated")
-    return run, source
+    is_run = (source / "config.yaml").is_file()
+    if not source.exists():
+        raise ConfigError(f"{source} does not exist, expected the directory of a run or a data set")
+    if run is None and not is_run:
+        raise ConfigError(
+            f"{source} is not the directory of a run (it has no config.yaml); a data set needs --run: the run whose "
+            "policy made it and whose critic is calibrated"
+        )
+    if run is not None and is_run:
+        raise ConfigError(f"--run {run} goes with a data set, and {source} is a run already")
+    return (source, None) if run is None else (run, source)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from safe_rl_ros.cli.app import app, console
 from safe_rl_ros.types import BackendError, ConfigError, SafeRlRosError
@@ -57,7 +58,7 @@ def check_robot(
         places: dict[str, Any] = {"namespace": namespace, "filter_name": filter_name, "proposed_topic": proposed}
         report = _run(_read(robot, task, bundle, places), seconds, move=move, sure=yes, press=press)
     except SafeRlRosError as error:
-        console.print(f"[red]error:[/red] {error}", soft_wrap=True)
+        console.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
         raise typer.Exit(NOT_RUN) from error
     if json_file is not None:
         content = {"robot": robot, "namespace": namespace, "seconds": seconds, **report.to_json()}
@@ -100,10 +101,12 @@ def _run(request: _Request, seconds: float, *, move: bool, sure: bool, press: bo
         observed = probe.listen(seconds)
         report = judge(spec, observed, observer=observer, bundle=request.bundle)
         _show(report.checks)
+        moved: list[Check] = []
         if move:
-            report = _added(report, _move(spec, probe, observed, report, sure))
+            moved = _move(spec, probe, observed, report, sure)
+            report = _added(report, moved)
         if press:
-            report = _added(report, _press(spec, probe))
+            report = _added(report, _press(spec, probe, _why_at_rest(spec, probe, report, moved)))
     return report
 
 
@@ -143,15 +146,39 @@ def _agreed(spec: RobotSpec, topic: str) -> bool:
         return False
 
 
-def _press(spec: RobotSpec, probe: Any) -> list[Check]:
+def _why_at_rest(spec: RobotSpec, probe: Any, report: Report, moved: Sequence[Check]) -> str:
+    """Return why the emergency stop is pressed while the robot stands still; empty if it may move again."""
+    from safe_rl_ros.checks.motion import refusals
+    from safe_rl_ros.checks.outcome import Outcome
+
+    if not moved:
+        return "--move was not given"
+    if any(check.outcome in (Outcome.FAIL, Outcome.SKIP) for check in moved):
+        return "not every axis was moved, and as it should"
+    observed = probe.listen(AGAIN_S)  # it has gone some way since it was last allowed to move
+    if observed.filter is None:
+        return "there is no filter"
+    return "; ".join(refusals(report, observed, spec))
+
+
+def _press(spec: RobotSpec, probe: Any, why_at_rest: str) -> list[Check]:
+    """Press the emergency stop, of a robot that moves unless there is a reason to have it stand still."""
     from safe_rl_ros.checks.outcome import Findings
+    from safe_rl_ros.checks.press_motion import check_pressed_motion
     from safe_rl_ros.checks.safety import check_press
-    from safe_rl_ros.ros.robot_motion import press_estop
+    from safe_rl_ros.ros.robot_motion import Mover
+    from safe_rl_ros.ros.robot_press import press_estop
 
     found = Findings(PRESS)
     try:
-        record = press_estop(probe)
-    except BackendError as error:
+        if not why_at_rest:
+            with Mover(probe, through_filter=True).ready() as mover:
+                record, motion = mover.press()
+            check_pressed_motion(found, motion, spec)
+        else:
+            record = press_estop(probe)
+            found.skip("comes to rest", f"it stands still: {why_at_rest}", "--move and an active filter: it moves then")
+    except (BackendError, ValueError) as error:
         found.judge("latches", False, str(error), expected="a latched stop", advice="start the filter, shadow will do")
         return found.checks
     running = probe.filter_record()

@@ -163,6 +163,10 @@ def evaluate(
     backend: Backend = BackendName.mujoco,
     seed: Annotated[int, typer.Option(min=0, help="Seed of layouts and actions.")] = 0,
     no_veto: Annotated[bool, typer.Option("--no-veto", help="Guards only, without the critic's veto.")] = False,
+    randomisation: Annotated[
+        str | None,
+        typer.Option(help="Of the twin: a file, a name in config/randomisation, or none. Unset: as in training."),
+    ] = None,
 ) -> None:
     """Evaluate a trained run: return, cost, violations, failures per episode with intervals, veto rate, latency."""
     from safe_rl_ros.training.run import write_json
@@ -171,10 +175,17 @@ def evaluate(
     config = load_run(run)
     chosen = choose_backend(config, backend, robot=BackendName.mujoco)
     name = f"evaluation_{chosen.value}_{'no_veto' if no_veto else 'filtered'}"
+    name += "" if randomisation is None else f"_twin_{Path(randomisation).stem}"
     with progress_bar() as bar:
         task = bar.add_task(name, total=episodes, figures="")
         result = evaluate_run(
-            run, session_factory(chosen), episodes, seed, veto=not no_veto, on_episode=lambda _: bar.advance(task)
+            run,
+            session_factory(chosen),
+            episodes,
+            seed,
+            veto=not no_veto,
+            randomisation=randomisation,
+            on_episode=lambda _: bar.advance(task),
         )
     figures = result.summary()
     write_json(run / f"{name}.json", figures)

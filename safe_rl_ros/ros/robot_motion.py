@@ -1,4 +1,4 @@
-"""The active checks: tiny motions, and the emergency stop. Nothing here runs unless somebody asked for it."""
+"""The active checks: tiny motions, of which one ends by the emergency stop. Nothing here runs unasked."""
 
 from __future__ import annotations
 
@@ -10,56 +10,35 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from std_msgs.msg import Bool, Float64MultiArray
-from std_srvs.srv import Trigger
+from rclpy.clock import Clock, ClockType
 
-from safe_rl_ros.checks.motion import AxisPlan, MotionRecord, check_motion, measured_axis, plan_axis, rest_limit_s
+from safe_rl_ros.checks.joint_motion import check_joint_motion
+from safe_rl_ros.checks.motion import (
+    SECONDS,
+    AxisPlan,
+    MotionRecord,
+    check_motion,
+    measured_axis,
+    plan_axis,
+    rest_limit_s,
+)
 from safe_rl_ros.checks.odometry import CONSISTENT, TURN_CONSISTENT, check_odometry
 from safe_rl_ros.checks.outcome import Check, Findings, Outcome
+from safe_rl_ros.checks.press_motion import PressedMotion, plan_press
 from safe_rl_ros.checks.records import Sample
-from safe_rl_ros.checks.safety import PressRecord, is_stop
-from safe_rl_ros.envs.robot_spec import RobotSpec
-from safe_rl_ros.messages.errors import MessageError
+from safe_rl_ros.checks.safety import PressRecord
 from safe_rl_ros.messages.state_assembler import OdometryPart, Sensor
 from safe_rl_ros.ros import qos
 from safe_rl_ros.ros.conversions import make_command_codec
-from safe_rl_ros.ros.decision_codec import DecisionCodec
+from safe_rl_ros.ros.robot_press import CONNECT_S, Decisions, press_estop
 from safe_rl_ros.ros.robot_probe import RobotProbe
 from safe_rl_ros.ros.spin import DeadlineTicker, StopRequest
-from safe_rl_ros.types import BackendError, FloatArray, Reason
+from safe_rl_ros.types import BackendError, FloatArray
 
-CONNECT_S = 5.0
 BEFORE_S = 0.3
 """Time for which the robot is watched at rest before each motion."""
 STOP_COMMANDS = 5
-PRESS_WATCH_S = 1.0
 MOTION = "motion"
-
-
-class Decisions:
-    """The filter's decisions and the commands on the robot's topic, as they arrive."""
-
-    def __init__(self, probe: RobotProbe) -> None:
-        """Subscribe."""
-        codec = DecisionCodec(probe.commands.names)
-        self.decisions: list[tuple[int, Reason]] = []
-        self.commands: list[tuple[int, FloatArray]] = []
-
-        def on_decision(message: Float64MultiArray) -> None:
-            try:
-                self.decisions.append((time.monotonic_ns(), codec.read(message).reason))
-            except MessageError:
-                return  # another robot's filter
-
-        def on_command(message: Any) -> None:
-            try:
-                self.commands.append((time.monotonic_ns(), probe.commands.read(message)))
-            except MessageError:
-                return
-
-        node = probe.node
-        node.create_subscription(Float64MultiArray, f"{probe.filter_name}/decisions", on_decision, 100)
-        node.create_subscription(probe.commands.message_type, probe.spec.command.topic, on_command, 100)
 
 
 class Mover:
@@ -123,6 +102,39 @@ class Mover:
             return
         self._send_rows(np.tile(self.spec.command_stop, (STOP_COMMANDS, 1)), heed=False)
 
+    def press(self) -> tuple[PressRecord, PressedMotion]:
+        """Press the emergency stop while the first axis moves, and go on proposing.
+
+        Raises:
+            BackendError: interrupted; nothing is heard of a joint; nobody takes the press.
+            ValueError: the axis stands where it must not be moved.
+        """
+        self._probe.forget()
+        self._wait(BEFORE_S)
+        plan = plan_press(self.spec, 0, self._position() if self.spec.command.positions else None)
+        rows, started_ns, node = iter(plan.rows), 0, self._probe.node
+
+        def propose() -> None:
+            row = None if self._stop.requested else next(rows, None)
+            if row is not None:
+                self._publisher.publish(self._codec.write(row, self._probe.newest_clock_ns or time.time_ns()))
+
+        timer = node.create_timer(self.spec.period_ns * 1e-9, propose, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        timer.cancel()
+
+        def begin() -> None:
+            nonlocal started_ns
+            started_ns = time.monotonic_ns()
+            timer.reset()
+            self._wait(SECONDS)
+
+        try:
+            pressed = press_estop(self._probe, begin)
+            self._check()
+        finally:
+            node.destroy_timer(timer)
+        return pressed, PressedMotion(plan, self._values(0), started_ns, pressed.pressed_ns)
+
     def _send_rows(self, rows: FloatArray, *, heed: bool = True) -> int:
         """Publish one row per control period and return when the last one was; with ``heed`` it can be interrupted."""
         ticker, sent_ns = DeadlineTicker(self.spec.period_ns), time.monotonic_ns()
@@ -161,58 +173,6 @@ class Mover:
         return np.array([np.nan if value is None else value for value in values])
 
 
-def press_estop(probe: RobotProbe) -> PressRecord:
-    """Press the filter's emergency stop, by its service or else by the topic, and watch what follows.
-
-    Raises:
-        BackendError: neither a filter's service nor a subscriber of the topic is there.
-    """
-    watch, node, name = Decisions(probe), probe.node, f"{probe.filter_name}/estop"
-    client = node.create_client(Trigger, name)
-    try:
-        probe.run(client.service_is_ready, CONNECT_S)
-        probe.run(lambda: bool(watch.decisions), PRESS_WATCH_S)
-        active = probe.filter_state.get("state") == "active"
-        pressed_ns = time.monotonic_ns()
-        if client.service_is_ready():
-            future = client.call_async(Trigger.Request())
-            answered = probe.run(future.done, CONNECT_S) and bool(future.result().success)
-            how = f"service {node.resolve_service_name(name)}"
-        else:
-            answered, how = _press_topic(probe), f"topic {node.resolve_topic_name('estop')}"
-        probe.run(timeout_s=PRESS_WATCH_S + qos.STATE_PERIOD_S)
-    finally:
-        node.destroy_client(client)
-    return PressRecord(
-        how=how,
-        answered=answered,
-        pressed_ns=pressed_ns,
-        active=active,
-        latched=probe.filter_state.get("stop", ""),
-        decisions=tuple(watch.decisions),
-        commands=_judged(probe.spec, watch.commands),
-    )
-
-
-def _press_topic(probe: RobotProbe) -> bool:
-    """Publish true, then false again: what was latched stays latched."""
-    publisher = probe.node.create_publisher(Bool, "estop", qos.latched())
-    try:
-        if not probe.run(lambda: bool(probe.endpoints("estop", publishers=False)), CONNECT_S):
-            raise BackendError("there is no filter's ~/estop service, and nobody subscribes the topic estop")
-        for pressed in (True, False):
-            publisher.publish(Bool(data=pressed))
-            probe.run(timeout_s=PRESS_WATCH_S)
-    finally:
-        probe.node.destroy_publisher(publisher)
-    return True
-
-
-def _judged(spec: RobotSpec, commands: list[tuple[int, FloatArray]]) -> tuple[tuple[int, bool], ...]:
-    befores: list[FloatArray | None] = [None, *(command for _, command in commands)]
-    return tuple((at, is_stop(spec, command, befores[i])) for i, (at, command) in enumerate(commands))
-
-
 def move_axes(mover: Mover) -> list[Check]:
     """Move one axis after the other and judge each; the first is left to the robot's own timeout."""
     checks: list[Check] = []
@@ -237,7 +197,9 @@ def _move_axis(mover: Mover, index: int) -> list[Check]:
         name = mover.spec.command.axes[index].name
         found.skip(f"{name}: not moved", str(error), "bring it within its limits by hand")
         return found.checks
-    return [*check_motion(found, record, mover.spec), *_odometry_checks(mover, index)]
+    seen = all(check.outcome is not Outcome.FAIL for check in check_motion(found, record, mover.spec))
+    check_joint_motion(found, record, mover.spec, mover.heard("joint_states"), seen=seen)
+    return [*found.checks, *_odometry_checks(mover, index)]
 
 
 def _odometry_checks(mover: Mover, index: int) -> list[Check]:

@@ -1,4 +1,7 @@
-"""Listens to a running robot for :mod:`safe_rl_ros.checks`. It publishes nothing."""
+"""Listens to a running robot for :mod:`safe_rl_ros.checks`, and asks its controllers for parameters.
+
+It publishes nothing.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,7 @@ from std_msgs.msg import Bool
 
 from safe_rl_ros.checks.records import (
     ClockRecord,
+    ControllerRecord,
     Endpoint,
     FilterRecord,
     Observed,
@@ -32,7 +36,9 @@ from safe_rl_ros.envs.robot_spec import RobotSpec
 from safe_rl_ros.messages.readers import POSE_STAMPED, read_stamp
 from safe_rl_ros.messages.state_assembler import SENSOR_TYPES, Sensor, sensor_topics
 from safe_rl_ros.ros import diagnostics, middleware, qos
+from safe_rl_ros.ros.controller_parameters import ask_controllers
 from safe_rl_ros.ros.conversions import MESSAGE_CLASSES, make_command_codec
+from safe_rl_ros.ros.filter_watch import full_name
 from safe_rl_ros.ros.spin import MAX_WAIT_S, make_executor
 
 DISCOVERY_S = 4.0
@@ -77,11 +83,11 @@ class RobotProbe:
         self._executor = make_executor("single", self._context)
         self._executor.add_node(self.node)
         self._samples: dict[Sensor, list[Sample]] = {sensor: [] for sensor in sensor_topics(spec)}
-        self._goals: list[Sample] = []
-        self._clock: list[int] = []
+        self._goals, self._clock = list[Sample](), list[int]()
         self._estop: bool | None = None
         self._diagnostics: list[tuple[str, dict[str, str]]] = []
         self._filter_state: dict[str, str] = {}
+        self._controllers: tuple[ControllerRecord, ...] = ()
         self.commands = make_command_codec(spec)
         self._start_ns = time.monotonic_ns()
         self._subscribe()
@@ -143,6 +149,8 @@ class RobotProbe:
         """Find the robot, then record for ``seconds``."""
         self.run(lambda: all(self._samples.values()), DISCOVERY_S)
         self.run(timeout_s=SETTLE_S)
+        listeners = self.endpoints(self.spec.command.topic, publishers=False)
+        self._controllers = ask_controllers(self.node, self.run, self.spec, [found.node for found in listeners])
         self.forget()
         self.run(timeout_s=seconds)
         return self.observed()
@@ -168,6 +176,7 @@ class RobotProbe:
             clock=ClockRecord(self.endpoints("/clock", publishers=True), tuple(self._clock)),
             goal=self._record("goal_pose", POSE_STAMPED, qos.command(), self._goals) if self._needs_goal else None,
             filter=self.filter_record(),
+            controllers=self._controllers,
         )
 
     @property
@@ -258,12 +267,6 @@ def reader() -> QoSProfile:
     profile = qos.sensor_reader("realtime")
     profile.depth = DEPTH
     return profile
-
-
-def full_name(info: Any) -> str:
-    """Return the full node name of an endpoint."""
-    namespace = str(info.node_namespace)
-    return f"{namespace if namespace.endswith('/') else namespace + '/'}{info.node_name}"
 
 
 def _qos_problem(theirs: QoSProfile, ours: QoSProfile, they_publish: bool) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from record_fakes import ARM, ROVER, find, joints, not_passed, rover, samples, with_topic
 
-from safe_rl_ros.checks.joints import check_joints
+from safe_rl_ros.checks.joints import check_command_limits, check_joints
 from safe_rl_ros.checks.outcome import Findings, Outcome
 from safe_rl_ros.checks.robot import check_robot
 
@@ -105,3 +105,17 @@ def test_several_lists_of_names_are_several_sources():
 def test_a_whole_robot_without_a_wheel_fails_in_that_line_only():
     broken = with_topic(rover(), "joint_states", samples=samples([joints(ROVER.joints[:1])] * 51))
     assert not_passed(check_robot(ROVER, broken)) == [("/joint_states", "joints by name", "fail")]
+
+
+def test_an_arm_beyond_its_axes_is_warned_of_although_its_joints_allow_it():
+    # The axes are within the URDF's limits: the elbow goes to 2.6, its command to 2.4.
+    for elbow, outcome in ((2.3, Outcome.PASS), (2.5, Outcome.WARN)):
+        found = Findings("j")
+        check_command_limits(found, joints(NAMES[::-1], [elbow, -1.0, 1.0]), ARM)
+        (check,) = found.checks
+        assert check.outcome is outcome
+    assert check.measured == "elbow_joint 2.5 beyond [0, 2.4]"
+    assert check.value == pytest.approx(0.1)
+    found = Findings("j")
+    check_command_limits(found, joints(), ROVER)
+    assert found.checks == []
