@@ -13,6 +13,7 @@ Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z~][A
 """A relative ROS name: no leading slash, so that namespaces work."""
 
 TWIST_AXES = ("linear_x", "angular_z")
+TWIST_UNITS = {"linear_x": "m/s", "angular_z": "rad/s"}
 STOP_PROFILES = {"velocity": ("zero", "decelerate"), "position": ("hold",)}
 """Stop profiles that bring a robot to rest: a velocity that is held does not, and a position has no zero."""
 
@@ -22,6 +23,7 @@ class AxisSpec(StrictModel):
 
     name: Annotated[str, Field(min_length=1)]
     unit: str
+    """Of ``lower``, ``upper`` and ``stop``: m/s and rad/s of a twist, rad or m, or these by s, of a joint; no other."""
     lower: float
     upper: float
     rate: Positive
@@ -38,6 +40,12 @@ class AxisSpec(StrictModel):
         if self.stop is not None and not self.lower <= self.stop <= self.upper:
             raise ValueError(f"axis {self.name}: stop {self.stop} is outside [{self.lower}, {self.upper}]")
         return self
+
+
+def check_unit(axis: AxisSpec, expected: str) -> None:
+    """Raise ValueError unless the limits of an axis are in the unit of the messages, which is SI (REP 103)."""
+    if axis.unit != expected:
+        raise ValueError(f"axis {axis.name}: unit is {axis.unit!r}, expected {expected!r}: convert its limits and rate")
 
 
 class CommandSpec(StrictModel):
@@ -83,6 +91,8 @@ class CommandSpec(StrictModel):
                 raise ValueError(f"axes are {names}, a differential-drive twist needs exactly {list(TWIST_AXES)}")
             if self.positions:
                 raise ValueError("kind 'position' does not fit the interface 'twist', expected 'velocity'")
+            for axis in self.axes:
+                check_unit(axis, TWIST_UNITS[axis.name])
         if len(set(names)) != len(names):
             raise ValueError(f"axes name a joint twice: {names}")
         if self.interface == "joint_group" and self.stamped:

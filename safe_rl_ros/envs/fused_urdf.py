@@ -43,8 +43,14 @@ class FusedUrdf:
     bodies: dict[str, Body]
 
 
+HELD = Body(1.0, np.zeros(3), np.eye(3), np.ones(3))
+"""Of a root link that the world holds and that has no mass: any will do."""
+
+
 def fuse(spec: RobotSpec) -> FusedUrdf:
     """Return the fused URDF of a robot with a twin. Its wheels carry the rotors' inertia about their axles.
+
+    A root link that is fixed to the world needs no mass.
 
     Raises:
         ConfigError: a mesh is missing, or what moves has no mass; the message names file and link.
@@ -52,7 +58,9 @@ def fuse(spec: RobotSpec) -> FusedUrdf:
     urdf, source = spec.description, read_twin_urdf(spec)
     carriers = {link: _carrier(urdf, link) for link in urdf.links}
     joints = {element.get("name", ""): element for element in source.findall("joint")}
-    wheels = {*spec.base_drive.left_joints, *spec.base_drive.right_joints}
+    drive = spec.drive
+    wheels = set() if drive is None else {*drive.left_joints, *drive.right_joints}
+    held = urdf.root if spec.twin.base == "fixed" else None
     wheel_joints = {urdf.joints[name].child: joints[name] for name in wheels}
     target = ElementTree.Element("robot", name=urdf.name)
     target.extend(deepcopy(material) for material in source.findall("material"))
@@ -63,7 +71,8 @@ def fuse(spec: RobotSpec) -> FusedUrdf:
             continue
         parts = [(elements[link], pose) for link, (carrier, pose) in carriers.items() if carrier == name]
         try:
-            bodies[name] = _body(parts, wheel_joints.get(name), spec.twin.wheel_rotor_kgm2)
+            massless = name == held and not any(_mass(link) for link, _ in parts)
+            bodies[name] = HELD if massless else _body(parts, wheel_joints.get(name), spec.twin.wheel_rotor_kgm2)
             _write_link(ElementTree.SubElement(target, "link", name=name), bodies[name], parts, spec)
         except ValueError as error:
             raise ConfigError(f"URDF {spec.urdf_path}: link {name!r} cannot be simulated: {error}") from error
@@ -85,6 +94,11 @@ def _carrier(urdf: Urdf, link: str) -> tuple[str, FloatArray]:
         pose = parents[link].origin @ pose
         link = parents[link].parent
     return link, pose
+
+
+def _mass(link: ElementTree.Element) -> float:
+    element = link.find("inertial")
+    return 0.0 if element is None else _number(element.find("mass"), "value")
 
 
 def _axle(joint: ElementTree.Element) -> FloatArray:

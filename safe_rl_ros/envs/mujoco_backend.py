@@ -11,23 +11,27 @@ from typing import Any
 import mujoco
 import numpy as np
 
+from safe_rl_ros.envs.randomisation import ParameterDraw
 from safe_rl_ros.envs.robot_spec import RobotSpec
 from safe_rl_ros.envs.tasks.hazard_nav import Layout
 from safe_rl_ros.envs.twin_backend import SETTLE_S, TwinBackend
-from safe_rl_ros.envs.twin_scene import CAMERA, HAZARD_GROUP, OFFSCREEN, build_scene
+from safe_rl_ros.envs.twin_parameters import TwinParameters
+from safe_rl_ros.envs.twin_scene import CAMERA, HAZARD_GROUP, OFFSCREEN, BodyConstants, build_scene
 from safe_rl_ros.types import BackendError, FloatArray, RobotState
 
 
 class MujocoBackend(TwinBackend):
     """Backend over MuJoCo. Not thread-safe: one thread resets and steps."""
 
-    def __init__(self, spec: RobotSpec, task_layout: Callable[[int], Layout]) -> None:
+    def __init__(
+        self, spec: RobotSpec, task_layout: Callable[[int], Layout], draw: ParameterDraw | None = None
+    ) -> None:
         """Compile the scene; see :class:`.twin_backend.TwinBackend` for the arguments.
 
         Raises:
             ConfigError: the URDF cannot be simulated.
         """
-        super().__init__(spec, task_layout)
+        super().__init__(spec, task_layout, draw)
         self._scene = build_scene(spec, self._radii)
         self._model: Any = self._scene.model
         self._data: Any = mujoco.MjData(self._model)
@@ -38,8 +42,13 @@ class MujocoBackend(TwinBackend):
         groups[HAZARD_GROUP] = 1
         self._lidar_groups = groups
         self._qpos, self._qvel = list(self._scene.qpos), list(self._scene.qvel)
+        self._compiled = BodyConstants(self._scene)
         self._rest: FloatArray = self._settle()
         self._renderer: Any = None
+
+    def _change_body(self, parameters: TwinParameters) -> None:
+        self._compiled.scale(parameters.mass_scale, parameters.friction_scale, self._data)
+        self._rest = self._settle()
 
     def _place(self, layout: Layout) -> None:
         data = self._data
@@ -97,6 +106,12 @@ class MujocoBackend(TwinBackend):
             mujoco.mj_step(model, data, steps)
             substeps -= steps
         self._check_physics(bool(np.isfinite(data.qpos).all()))
+
+    def _velocity(self) -> tuple[float, float]:
+        w, x, y, z = self._data.qpos[3:7].tolist()
+        vx, vy, vz, _, _, turn = self._data.qvel[:6].tolist()
+        ahead = (1.0 - 2.0 * (y * y + z * z)) * vx + 2.0 * (x * y + w * z) * vy + 2.0 * (x * z - w * y) * vz
+        return ahead, turn
 
     def _state(self) -> RobotState:
         data = self._data

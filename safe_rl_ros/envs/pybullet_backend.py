@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 from transforms3d.quaternions import mat2quat
 
-from safe_rl_ros.envs.pybullet_scene import HAZARD, Server, build_bullet_scene
+from safe_rl_ros.envs.pybullet_scene import HAZARD, Server, build_bullet_scene, forget_contacts
+from safe_rl_ros.envs.randomisation import ParameterDraw
 from safe_rl_ros.envs.robot_spec import RobotSpec
 from safe_rl_ros.envs.tasks.hazard_nav import Layout
 from safe_rl_ros.envs.twin_backend import PICTURE, SETTLE_S, TwinBackend
+from safe_rl_ros.envs.twin_parameters import NEUTRAL, TwinParameters
 from safe_rl_ros.types import FloatArray, RobotState
 
 FASTEST = 99.0
@@ -30,13 +32,15 @@ IDENTITY = ((0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0))
 class PybulletBackend(TwinBackend):
     """Backend over PyBullet. Not thread-safe: one thread resets and steps."""
 
-    def __init__(self, spec: RobotSpec, task_layout: Callable[[int], Layout]) -> None:
+    def __init__(
+        self, spec: RobotSpec, task_layout: Callable[[int], Layout], draw: ParameterDraw | None = None
+    ) -> None:
         """Load the scene; see :class:`.twin_backend.TwinBackend` for the arguments.
 
         Raises:
             ConfigError: PyBullet is not installed, or the URDF cannot be simulated.
         """
-        super().__init__(spec, task_layout)
+        super().__init__(spec, task_layout, draw)
         self._server = Server()
         self._disconnect = weakref.finalize(self, self._server.release())
         laser = spec.description.fixed_transform(spec.base_scan.frame)
@@ -59,6 +63,8 @@ class PybulletBackend(TwinBackend):
         server.resetBasePositionAndOrientation(scene.robot, *self._centre)
         self._loaded = server.saveState()
         self._diverged = False
+        if self._body is not None and self._body != NEUTRAL:
+            self._give_body(self._body)
         self._rest = self._settle()
 
     def _settle(self) -> tuple[float, tuple[float, ...]]:
@@ -68,11 +74,32 @@ class PybulletBackend(TwinBackend):
         position, orientation = self._base_pose()
         return position[2], orientation
 
+    def _change_body(self, parameters: TwinParameters) -> None:
+        if self._diverged:
+            self._load()
+        self._give_body(parameters)
+        self._restore()
+        self._rest = self._settle()
+
+    def _restore(self) -> None:
+        """Go back to the state as loaded, without contacts of the place where the robot is."""
+        forget_contacts(self._server, [self._scene.robot])
+        self._server.restoreState(self._loaded)
+
+    def _give_body(self, parameters: TwinParameters) -> None:
+        """Set the base's mass and inertia and the wheels' friction."""
+        server, scene, mass = self._server, self._scene, self._scene.body.mass * parameters.mass_scale
+        inertia = (scene.body.inertia * parameters.mass_scale).tolist()
+        server.changeDynamics(scene.robot, -1, mass=mass, localInertiaDiagonal=inertia)
+        friction = self.spec.twin.wheel_friction * parameters.friction_scale
+        for wheel in self._wheels:
+            server.changeDynamics(scene.robot, wheel, lateralFriction=friction)
+
     def _place(self, layout: Layout) -> None:
         if self._diverged:
             self._load()
         server, scene = self._server, self._scene
-        server.restoreState(self._loaded)
+        self._restore()
         x, y, yaw = (float(value) for value in layout.start)
         height, orientation = self._rest
         turn = server.getQuaternionFromEuler([0.0, 0.0, yaw])
@@ -116,6 +143,14 @@ class PybulletBackend(TwinBackend):
         """Return position and orientation (x, y, z, w) of the base link."""
         server = self._server
         return server.multiplyTransforms(*server.getBasePositionAndOrientation(self._scene.robot), *self._link)
+
+    def _velocity(self) -> tuple[float, float]:
+        server, robot = self._server, self._scene.robot
+        position, orientation = self._base_pose()
+        linear, angular = (np.array(part) for part in server.getBaseVelocity(robot))
+        offset = np.array(position) - np.array(server.getBasePositionAndOrientation(robot)[0])
+        rotation = np.array(server.getMatrixFromQuaternion(orientation)).reshape(3, 3)
+        return float(rotation[:, 0] @ (linear + np.cross(angular, offset))), float(rotation[:, 2] @ angular)
 
     def _state(self) -> RobotState:
         server, robot, scan = self._server, self._scene.robot, self.spec.base_scan

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ GRAVITY = -9.81
 FACES = 180
 """A hazard is a prism of so many faces: exact to .03 mm, where Bullet's rays on a cylinder are off by up to 10 mm."""
 MOST_SPLITS = 100
+APART_M = 1000.0
 RAYS, FLOOR, ROBOT, HAZARD = 1, 2, 4, 8
 """Collision groups; rays are in the first one. The floor meets the robot, hazards meet rays."""
 
@@ -28,14 +30,12 @@ RAYS, FLOOR, ROBOT, HAZARD = 1, 2, 4, 8
 class Server:
     """A physics server of its own in this process; PyBullet's functions as methods, bound to it."""
 
-    def __init__(self) -> None:
-        """Connect. Raises :class:`ConfigError` if PyBullet is not installed or has no server left."""
+    def __init__(self, reason: str = "the robot's twin.simulator is pybullet") -> None:
+        """Connect, because of ``reason``. Raises :class:`ConfigError` without PyBullet, or if no server is left."""
         try:
             import pybullet
         except ImportError as error:
-            raise ConfigError(
-                "the robot's twin.simulator is pybullet, which is not installed: pip install 'safe_rl_ros[pybullet]'"
-            ) from error
+            raise _absent(reason) from error
         self._module: Any = pybullet
         self.id: int = pybullet.connect(pybullet.DIRECT)
         if self.id < 0:
@@ -53,6 +53,33 @@ class Server:
     def release(self) -> Callable[[], None]:
         """Return what disconnects, without holding this object."""
         return partial(_disconnect, self._module, self.id)
+
+
+def forget_contacts(server: Server, bodies: Iterable[int]) -> None:
+    """Take bodies so far apart that Bullet drops the contacts that it remembers, and leave them there.
+
+    To be called before ``restoreState``, which keeps the contacts of bodies that are about where they were, and with
+    them the impulses that the solver begins with: what follows would not be the same bit for bit.
+    """
+    for body in bodies:
+        server.resetBasePositionAndOrientation(body, [0.0, 0.0, APART_M * (1 + body)], [0.0, 0.0, 0.0, 1.0])
+    server.performCollisionDetection()
+
+
+def bullet_data(path: str, reason: str) -> Path:
+    """Return a file of those that come with PyBullet, which is needed because of ``reason``.
+
+    Raises:
+        ConfigError: PyBullet is not installed.
+    """
+    try:
+        return Path(import_module("pybullet_data").getDataPath()) / path
+    except ImportError as error:
+        raise _absent(reason) from error
+
+
+def _absent(reason: str) -> ConfigError:
+    return ConfigError(f"{reason}, which is not installed: pip install 'safe_rl_ros[pybullet]'")
 
 
 def _disconnect(module: Any, server: int) -> None:
@@ -113,7 +140,7 @@ def build_bullet_scene(server: Server, spec: RobotSpec, hazard_radii: FloatArray
     server.setGravity(0.0, 0.0, GRAVITY)
     server.setTimeStep(spec.period_ns * 1e-9 / spec.twin.substeps / splits)
     server.setPhysicsEngineParameter(deterministicOverlappingPairs=1, enableConeFriction=1, enableFileCaching=0)
-    _add_floor(server)
+    add_floor(server)
     robot = _load(server, spec, urdf.xml)
     names = {server.getJointInfo(robot, index)[1].decode(): index for index in range(server.getNumJoints(robot))}
     drive = spec.base_drive
@@ -165,7 +192,8 @@ def _prepare_robot(server: Server, spec: RobotSpec, robot: int, bodies: dict[str
             server.setJointMotorControl2(robot, index, server.VELOCITY_CONTROL, force=0.0)
 
 
-def _add_floor(server: Server) -> None:
+def add_floor(server: Server) -> None:
+    """Add a floor of friction 1 that meets the robot."""
     shape = server.createCollisionShape(server.GEOM_PLANE)
     look = server.createVisualShape(
         server.GEOM_BOX, halfExtents=[5, 5, 0.005], visualFramePosition=[0, 0, -0.006], rgbaColor=[0.82, 0.83, 0.85, 1]

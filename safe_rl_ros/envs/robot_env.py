@@ -14,15 +14,19 @@ from gymnasium import spaces
 from safe_rl_ros.envs.backend import Backend
 from safe_rl_ros.envs.gymnasium_compat import limit_of_make
 from safe_rl_ros.envs.observation import CommandMap, Observer
+from safe_rl_ros.envs.randomisation import Randomisation, as_record, parameter_draw
 from safe_rl_ros.envs.robot_spec import RobotSpec, load_robot_spec
 from safe_rl_ros.envs.tasks.hazard_nav import HazardNav, HazardNavConfig, Layout, TaskState, load_hazard_nav
+from safe_rl_ros.envs.twin_parameters import TwinParameters
 from safe_rl_ros.envs.twins import make_backend
-from safe_rl_ros.types import FilterDecision, Float32Array, FloatArray, RobotState
+from safe_rl_ros.types import ConfigError, FilterDecision, Float32Array, FloatArray, RobotState
 
 logger = logging.getLogger(__name__)
 
 CommandFilter = Callable[[RobotState, Float32Array, FloatArray], FilterDecision]
 """(state, observation (O,), proposed command (C,)) -> decision; installed by the safety filter's wrapper."""
+EpisodeListener = Callable[[int, TwinParameters], None]
+"""Hears the seed and the twin's parameters of every episode that begins."""
 
 
 class RobotEnv(gymnasium.Env[Float32Array, Float32Array]):
@@ -30,7 +34,9 @@ class RobotEnv(gymnasium.Env[Float32Array, Float32Array]):
 
     Actions are normalised, (C,) float32 in [-1, 1]; observations are described in :mod:`.observation`.
     ``info`` of a step holds ``cost``, ``margin`` (m), ``action_executed`` (C,), ``intervened``, ``goal_reached``,
-    ``failure`` and ``decision`` (:class:`FilterDecision` or None); of a reset ``margin`` and ``episode_seed``.
+    ``failure`` and ``decision`` (:class:`FilterDecision` or None); of a reset ``margin`` and ``episode_seed``, and
+    ``twin_parameters`` where the twin is randomised. Reward, cost and margin are judged by the states that the backend
+    shows, with their delay and noise, as they are on a robot.
     Stamps are in :attr:`stamp_ns` and not in ``info``: they grow over resets, so that they would make two equal
     episodes look different.
     """
@@ -68,6 +74,8 @@ class RobotEnv(gymnasium.Env[Float32Array, Float32Array]):
         self.observer = Observer(spec, task.config.observation)
         self.command_map = CommandMap(spec)
         self.command_filter: CommandFilter | None = None
+        self.on_episode: EpisodeListener | None = None
+        """Called at resets of a randomised twin."""
         self.action_space = spaces.Box(-1.0, 1.0, (spec.act_dim,), np.float32)
         self.observation_space = spaces.Box(self.observer.lower, self.observer.upper, dtype=np.float32)
         self._layout: Layout | None = None
@@ -117,8 +125,13 @@ class RobotEnv(gymnasium.Env[Float32Array, Float32Array]):
         self._state = None
         state = self.backend.reset(episode_seed)
         self._accept(state)
-        margin = self.task.margin(state, self._layout)
-        return self._obs.copy(), {"margin": margin, "episode_seed": episode_seed}
+        info: dict[str, Any] = {"margin": self.task.margin(state, self._layout), "episode_seed": episode_seed}
+        parameters: TwinParameters | None = getattr(self.backend, "parameters", None)
+        if parameters is not None:
+            info["twin_parameters"] = as_record(parameters)
+            if self.on_episode is not None:
+                self.on_episode(episode_seed, parameters)
+        return self._obs.copy(), info
 
     def step(self, action: Float32Array) -> tuple[Float32Array, SupportsFloat, bool, bool, dict[str, Any]]:
         """Propose an action (C,) in [-1, 1] (clipped to it) for one control period.
@@ -184,16 +197,30 @@ def make_robot_env(
     backend: Backend | None = None,
     max_episode_steps: int | None = None,
     render_mode: str | None = None,
+    randomisation: str | Path | Randomisation | TwinParameters | None = None,
+    arena_seed: int | None = None,
 ) -> RobotEnv:
     """Return the environment for a robot and a task, given as objects, files or names; in-process unless told.
 
+    Args:
+        robot: the robot spec.
+        task: the task.
+        backend: what carries out the commands; by default the robot's twin in this process.
+        max_episode_steps: time limit in steps, by default the task's.
+        render_mode: None or ``rgb_array``.
+        randomisation: of the twin in this process; :class:`.TwinParameters` are those of every episode.
+        arena_seed: the arena of every episode, as around a robot; by default each has that of its own seed.
+
     Raises:
-        ConfigError: a file is missing or wrong.
+        ConfigError: a file is missing or wrong, or a randomisation is given to another backend.
     """
     spec = robot if isinstance(robot, RobotSpec) else load_robot_spec(robot)
     config = task if isinstance(task, HazardNavConfig) else load_hazard_nav(task)
-    nav = HazardNav(config, spec.base_radius_m)
-    return RobotEnv(backend or make_backend(spec, nav.layout), spec, nav, max_episode_steps, render_mode)
+    nav = HazardNav(config, spec.base_radius_m, arena_seed)
+    draw = parameter_draw(randomisation)
+    if backend is not None and draw is not None:
+        raise ConfigError(f"randomisation is given, but {type(backend).__name__} is not the twin that this makes")
+    return RobotEnv(backend or make_backend(spec, nav.layout, draw), spec, nav, max_episode_steps, render_mode)
 
 
 def make_registered(**settings: Any) -> RobotEnv:

@@ -13,6 +13,7 @@ from safe_rl_ros.envs.command_spec import Name, Positive
 from safe_rl_ros.types import FloatArray
 
 Simulator = Literal["mujoco", "pybullet"]
+NotNegative = Annotated[float, Field(ge=0.0)]
 
 
 class FramesSpec(StrictModel):
@@ -72,12 +73,22 @@ class ScanSpec(TopicSpec):
         return math.isclose(self.rays * self.angle_increment, 2.0 * math.pi, rel_tol=1e-3)
 
 
-class SensorsSpec(StrictModel):
-    """The sensors of the robot: those that it has, at least one."""
+class ImuSpec(TopicSpec):
+    """An imu; ``frame`` is its link, fixed to the root link."""
+
+    frame: str
+
+
+class SensorsSpec(GrownModel):
+    """The sensors of the robot: those that it has, at least one of the first three."""
+
+    younger: ClassVar[frozenset[str]] = frozenset({"imu"})
 
     odom: TopicSpec | None = None
     scan: ScanSpec | None = None
     joint_states: TopicSpec | None = None
+    imu: ImuSpec | None = None
+    """Orientation, angular velocity, linear acceleration. Part of the state; no observation has it yet."""
 
     @model_validator(mode="after")
     def _some(self) -> SensorsSpec:
@@ -89,7 +100,9 @@ class SensorsSpec(StrictModel):
 class TwinSpec(GrownModel):
     """Simulator and physics of the twin; a real robot ignores it."""
 
-    younger: ClassVar[frozenset[str]] = frozenset({"simulator"})
+    younger: ClassVar[frozenset[str]] = frozenset(
+        {"simulator", "base", "start", "start_noise", "height_m", "link_friction"}
+    )
 
     simulator: Simulator = "mujoco"
     """What moves the twin. No part of the spec's hash: a bundle belongs to the robot, not to its simulator."""
@@ -100,3 +113,24 @@ class TwinSpec(GrownModel):
     """Gain of the wheel velocity servo, N m s / rad."""
     wheel_rotor_kgm2: Annotated[float, Field(ge=0.0)] = 0.05
     """Inertia of motor and gear as felt at the wheel, kg m^2; it also keeps the stiff servo stable."""
+    base: Literal["fixed", "free"] | None = None
+    """Of a robot that is moved by its joints: the root link stands still (an arm) or is free (legs). Unset: no twin of
+    the joints. The keys below are of that twin; like ``base`` they are no part of the spec's hash."""
+    start: dict[str, float] = Field({})
+    """Positions of joints at the start of an episode, by name, rad or m; the others start at 0. A joint that is not
+    commanded stays where it starts."""
+    start_noise: NotNegative = 0.0
+    """The commanded joints start up to so far from there, rad or m, drawn uniformly from the episode's seed."""
+    height_m: NotNegative = 0.0
+    """Height of the root link above the floor: for good where it is fixed; where it is free, the robot comes to rest
+    from there, once."""
+    link_friction: Positive = 0.8
+    """Friction of the links on the floor."""
+
+    @model_validator(mode="after")
+    def _joints_alone(self) -> TwinSpec:
+        keys = ("start", "start_noise", "height_m", "link_friction")
+        given = [key for key in keys if getattr(self, key) != type(self).model_fields[key].default]
+        if self.base is None and given:
+            raise ValueError(f"{', '.join(given)}: only a twin with base, fixed or free, has that")
+        return self

@@ -11,12 +11,14 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from safe_rl_ros.config import StrictModel, load_config
+from safe_rl_ros.config import StrictModel, apply_overrides, build, read_yaml
 from safe_rl_ros.envs.command_spec import CommandSpec, Positive
 from safe_rl_ros.envs.joint_limits import check_joint_axes
 from safe_rl_ros.envs.robot_parts import DriveSpec, FramesSpec, ScanSpec, SensorsSpec, Simulator, TwinSpec
+from safe_rl_ros.envs.unfilled import refuse_unfilled
 from safe_rl_ros.envs.urdf import Urdf, load_urdf
-from safe_rl_ros.resources import find_resource
+from safe_rl_ros.envs.wheels import check_drive
+from safe_rl_ros.resources import find_in_package, find_resource, names_package
 from safe_rl_ros.types import ConfigError, FloatArray
 
 
@@ -25,7 +27,8 @@ class RobotSpec(StrictModel):
 
     name: Annotated[str, Field(min_length=1)]
     urdf: str
-    """File name of the URDF: a path, or a file in the package's ``urdf`` directory."""
+    """File name of the URDF: a path, a file in the package's ``urdf`` directory, or ``PACKAGE:PATH`` for one that an
+    installed Python package ships."""
     control_rate_hz: Annotated[float, Field(gt=0.0, le=1000.0)]
     footprint_radius_m: Positive | None = None
     """Radius of the circle around the base frame that holds the whole robot; the twin needs it."""
@@ -103,7 +106,26 @@ class RobotSpec(StrictModel):
         missing = [key for key, value in parts.items() if value is None]
         missing += [] if self.command.interface == "twist" else ["the command interface 'twist'"]
         if missing:
-            raise ConfigError(f"robot {self.name} has no twin: it lacks {', '.join(missing)}")
+            has = "has no twin" if self.twin.base is None else "has a twin of its joints and none that drives"
+            raise ConfigError(f"robot {self.name} {has}: it lacks {', '.join(missing)}")
+        if sensors.imu is not None:
+            raise ConfigError(f"robot {self.name} has no twin: that of a base has no imu, and sensors.imu is set")
+
+    def require_joint_twin(self) -> None:
+        """Check that the robot is moved by its joints and that its twin is, too.
+
+        Raises:
+            ConfigError: it has no such twin, or a sensor that this twin does not show.
+        """
+        if self.twin.base is None:
+            raise ConfigError(
+                f"robot {self.name} has no twin of its joints: twin.base is not set, expected fixed or free"
+            )
+        self.require_simulator("pybullet", "a twin that is moved by its joints")
+        unknown = [key for key in ("odom", "scan") if getattr(self.sensors, key) is not None]
+        if unknown:
+            has = "joint_states, an imu"
+            raise ConfigError(f"robot {self.name}: a twin of the joints has {has} and no {', '.join(unknown)}")
 
     def require_simulator(self, simulator: Simulator, who: str) -> None:
         """Raise :class:`ConfigError` unless the twin's simulator is the one that ``who`` is made for."""
@@ -143,7 +165,7 @@ class RobotSpec(StrictModel):
     @property
     def urdf_path(self) -> Path:
         """Return the path of the URDF file. Raises :class:`ConfigError` if there is none."""
-        return find_resource(self.urdf, "urdf")
+        return find_in_package(self.urdf) if names_package(self.urdf) else find_resource(self.urdf, "urdf")
 
     @property
     def description(self) -> Urdf:
@@ -155,9 +177,9 @@ class RobotSpec(StrictModel):
         """Return the sha256 (hex) of this spec and of its URDF's bytes, wherever that file lies.
 
         A bundle belongs to exactly one hash: any change of limits, rates, joints or geometry gives another. The
-        choice of a simulator does not.
+        choice of a simulator does not, nor does what only a twin of the joints has.
         """
-        content = self.model_dump(mode="json", exclude={"urdf": True, "twin": {"simulator"}})
+        content = self.model_dump(mode="json", exclude={"urdf": True, "twin": set(TwinSpec.younger)})
         content["urdf_sha256"] = hashlib.sha256(self.urdf_path.read_bytes()).hexdigest()
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(canonical.encode()).hexdigest()
@@ -173,7 +195,8 @@ def check_spec(spec: RobotSpec) -> RobotSpec:
     """Return ``spec`` after checking it against its URDF.
 
     Raises:
-        ConfigError: a joint or frame does not exist, or a limit of a joint command is outside the URDF's.
+        ConfigError: a joint or frame does not exist, a wheel is on the other side or turns the other way, or a limit of
+            a joint command is outside the URDF's.
     """
     urdf = spec.description
     drive = spec.drive
@@ -190,6 +213,8 @@ def check_spec(spec: RobotSpec) -> RobotSpec:
     missing = [name for name in sides if name not in spec.joints]
     if missing:
         raise ConfigError(f"robot {spec.name}: the drive uses {', '.join(missing)}, which joints does not list")
+    if drive is not None:
+        check_drive(spec.name, drive, urdf)
     if spec.frames.base != urdf.root:
         raise ConfigError(
             f"robot {spec.name}: frames.base is {spec.frames.base!r}, expected the URDF's root {urdf.root!r}"
@@ -197,12 +222,19 @@ def check_spec(spec: RobotSpec) -> RobotSpec:
     sensors = spec.sensors
     if sensors.scan is not None:
         urdf.fixed_transform(sensors.scan.frame)
+    if sensors.imu is not None:
+        urdf.fixed_transform(sensors.imu.frame)
     if sensors.odom is not None and spec.frames.odom is None:
         raise ConfigError(f"robot {spec.name}: sensors.odom needs frames.odom, the frame of its pose")
     if sensors.joint_states is not None and not spec.joints:
         raise ConfigError(f"robot {spec.name}: sensors.joint_states needs joints, the joints that are read")
     if spec.command.interface != "twist":
         _check_joint_command(spec, urdf)
+    elif spec.twin.base is not None:
+        raise ConfigError(
+            f"robot {spec.name}: twin.base is {spec.twin.base!r}, which is for robots moved by their joints; the "
+            "command interface is 'twist'"
+        )
     return spec
 
 
@@ -226,10 +258,13 @@ def load_robot_spec(path_or_name: str | Path, overrides: Sequence[str] = ()) -> 
         overrides: ``key.sub=value`` strings.
 
     Raises:
-        ConfigError: a file is missing, a key is unknown, limits cross, a joint does not exist.
+        ConfigError: a file is missing, a key is unknown or still to be filled in, limits cross, a joint does not
+            exist.
     """
     file = Path(path_or_name)
     path = find_resource(file if file.suffix else file.with_suffix(".yaml"), "config/robots")
-    spec = load_config(RobotSpec, path, overrides)
+    data = apply_overrides(read_yaml(path), overrides)
+    refuse_unfilled(data, str(path))
+    spec = build(RobotSpec, data, str(path))
     beside = path.parent / spec.urdf
     return check_spec(spec.model_copy(update={"urdf": str(beside)}) if beside.is_file() else spec)

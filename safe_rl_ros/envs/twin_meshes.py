@@ -9,6 +9,13 @@ from safe_rl_ros.envs.robot_spec import RobotSpec
 from safe_rl_ros.types import ConfigError
 
 
+def missing_meshes(xml: str, directory: Path) -> list[str]:
+    """Return the mesh files of a URDF's text, by name, that a twin would not find in the URDF's directory."""
+    meshes = ElementTree.fromstring(xml.replace("package://", "")).iter("mesh")
+    names = dict.fromkeys(mesh.get("filename", "").removeprefix("file://") for mesh in meshes)
+    return [name for name in names if not (directory / name).is_file()]
+
+
 def read_twin_urdf(spec: RobotSpec) -> ElementTree.Element:
     """Return the URDF's tree, ``package://`` taken away from its mesh paths, after a check that the files are there.
 

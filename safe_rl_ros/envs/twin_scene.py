@@ -38,6 +38,28 @@ class Scene:
     goal_mocap: int
 
 
+class BodyConstants:
+    """What :class:`.TwinParameters` change of a compiled model, and its own values of that."""
+
+    def __init__(self, scene: Scene) -> None:
+        """Remember the values that the model was compiled with."""
+        model = scene.model
+        self._model, self._base = model, scene.base
+        self._wheels = np.flatnonzero(model.geom_condim == 3)  # everything else slides
+        self._mass = float(model.body_mass[self._base])
+        self._inertia: FloatArray = model.body_inertia[self._base].copy()
+        self._friction: FloatArray = model.geom_friction[self._wheels, 0].copy()
+
+    def scale(self, mass: float, friction: float, data: Any) -> None:
+        """Set multiples of the compiled values, whatever was set before; ``data`` is the model's, and reset."""
+        model = self._model
+        model.body_mass[self._base] = self._mass * mass
+        model.body_inertia[self._base] = self._inertia * mass
+        model.geom_friction[self._wheels, 0] = self._friction * friction
+        mujoco.mj_setConst(model, data)  # all that the compiler derives from masses
+        mujoco.mj_resetData(model, data)
+
+
 def build_scene(spec: RobotSpec, hazard_radii: FloatArray) -> Scene:
     """Return the scene for a robot and hazards of the given radii (H,) m.
 

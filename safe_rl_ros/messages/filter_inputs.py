@@ -85,12 +85,7 @@ class FilterInputs:
 
     def callbacks(self) -> dict[Sensor, SensorCallback]:
         """Return the subscription callback of each sensor that the robot has."""
-        reader = self._reader
-        read: dict[Sensor, Callable[[Any], Part]] = {
-            "odom": reader.odometry,
-            "scan": reader.scan,
-            "joint_states": reader.joints,
-        }
+        read = self._reader.by_sensor
         return {sensor: self._sensor(sensor, read[sensor]) for sensor in self.assembler.sensors}
 
     def _sensor(self, sensor: Sensor, read: Callable[[Any], Part]) -> SensorCallback:

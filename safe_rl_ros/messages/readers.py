@@ -7,14 +7,15 @@ Values are not judged here: NaN passes through, and the filter refuses what is n
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
 from safe_rl_ros.envs.robot_spec import RobotSpec
 from safe_rl_ros.messages.errors import MessageError
-from safe_rl_ros.messages.state_assembler import JointPart, OdometryPart, ScanPart
+from safe_rl_ros.messages.imu import read_imu
+from safe_rl_ros.messages.state_assembler import JointPart, OdometryPart, Part, ScanPart, Sensor
 from safe_rl_ros.types import ConfigError, FloatArray
 
 NS_PER_S = 1_000_000_000
@@ -39,7 +40,7 @@ def read_stamp(message: Any) -> int:
 
 
 class StateReader:
-    """Reads odom, scan and joint_states of one robot; checks frames' content against the robot spec."""
+    """Reads odom, scan, joint_states and imu of one robot; checks frames' content against the robot spec."""
 
     def __init__(self, spec: RobotSpec) -> None:
         """Remember what the spec promises."""
@@ -47,6 +48,11 @@ class StateReader:
         self._scan = spec.sensors.scan
         self._names: list[str] = []
         self._order: list[int] = []
+
+    @property
+    def by_sensor(self) -> dict[Sensor, Callable[[Any], Part]]:
+        """Return what reads the messages of each sensor."""
+        return {"odom": self.odometry, "scan": self.scan, "joint_states": self.joints, "imu": read_imu}
 
     def odometry(self, message: Any) -> OdometryPart:
         """Return pose and twist of a nav_msgs Odometry."""
@@ -107,10 +113,8 @@ class StateReader:
             raise MessageError(
                 f"joint_states has {count} names, {len(message.position)} positions, {len(message.velocity)} velocities"
             )
-        position = np.array(message.position, dtype=np.float64)[self._order]
-        if len(message.velocity) == 0:
-            return JointPart(position, np.full(len(self._order), np.nan))
-        return JointPart(position, np.array(message.velocity, dtype=np.float64)[self._order])
+        velocity = np.array(message.velocity if len(message.velocity) else [np.nan] * count, dtype=np.float64)
+        return JointPart(np.array(message.position, dtype=np.float64)[self._order], velocity[self._order])
 
 
 class GoalReader:

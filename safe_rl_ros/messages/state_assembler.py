@@ -1,4 +1,4 @@
-"""Join the robot's sensors (odom, scan, joint_states, those that it has) into one robot state. No clock of its own."""
+"""Join the robot's sensors (those that it has of :data:`SENSORS`) into one robot state. No clock of its own."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ import numpy as np
 
 from safe_rl_ros.envs.robot_parts import TopicSpec
 from safe_rl_ros.envs.robot_spec import RobotSpec
-from safe_rl_ros.types import Float32Array, FloatArray, RobotState
+from safe_rl_ros.types import NO_TURN, NO_VECTOR, Float32Array, FloatArray, RobotState
 
-Sensor = Literal["odom", "scan", "joint_states"]
-SENSORS: tuple[Sensor, ...] = ("odom", "scan", "joint_states")
+Sensor = Literal["odom", "scan", "joint_states", "imu"]
+SENSORS: tuple[Sensor, ...] = ("odom", "scan", "joint_states", "imu")
 SENSOR_TYPES: dict[Sensor, str] = {
     "odom": "nav_msgs/msg/Odometry",
     "scan": "sensor_msgs/msg/LaserScan",
     "joint_states": "sensor_msgs/msg/JointState",
+    "imu": "sensor_msgs/msg/Imu",
 }
 NEVER = -1
 JUMP_NS = 1_000_000_000
@@ -49,12 +50,22 @@ class JointPart:
     velocity: FloatArray
 
 
-Part = OdometryPart | ScanPart | JointPart
+@dataclass(frozen=True)
+class ImuPart:
+    """Orientation (4,), angular velocity (3,) and linear acceleration (3,), as ``imu_*`` of :class:`RobotState`."""
+
+    orientation: FloatArray
+    angular_velocity: FloatArray
+    linear_acceleration: FloatArray
+
+
+Part = OdometryPart | ScanPart | JointPart | ImuPart
 
 NO_ODOMETRY = OdometryPart(np.full(3, np.nan), np.full(4, np.nan), np.full(3, np.nan), np.full(3, np.nan))
 """What a robot without odometry has in its state: nobody may take it for a pose."""
 NO_SCAN = ScanPart(np.zeros(0, dtype=np.float32))
 NO_JOINTS = JointPart(np.zeros(0), np.zeros(0))
+NO_IMU = ImuPart(NO_TURN, NO_VECTOR, NO_VECTOR)
 
 
 def _present(spec: RobotSpec) -> dict[Sensor, TopicSpec]:
@@ -62,6 +73,7 @@ def _present(spec: RobotSpec) -> dict[Sensor, TopicSpec]:
         "odom": spec.sensors.odom,
         "scan": spec.sensors.scan,
         "joint_states": spec.sensors.joint_states,
+        "imu": spec.sensors.imu,
     }
     return {sensor: part for sensor, part in parts.items() if part is not None}
 
@@ -171,8 +183,10 @@ class StateAssembler:
 
     def _join(self) -> RobotState | None:
         odom, scan = self._part("odom", NO_ODOMETRY), self._part("scan", NO_SCAN)
-        joints = self._part("joint_states", NO_JOINTS)
-        if not (isinstance(odom, OdometryPart) and isinstance(scan, ScanPart) and isinstance(joints, JointPart)):
+        joints, imu = self._part("joint_states", NO_JOINTS), self._part("imu", NO_IMU)
+        if not (isinstance(odom, OdometryPart) and isinstance(scan, ScanPart)):
+            return None
+        if not (isinstance(joints, JointPart) and isinstance(imu, ImuPart)):
             return None
         return RobotState(
             stamp_ns=self.oldest_stamp(),
@@ -183,4 +197,7 @@ class StateAssembler:
             joint_position=joints.position,
             joint_velocity=joints.velocity,
             ranges=scan.ranges,
+            imu_orientation=imu.orientation,
+            imu_angular_velocity=imu.angular_velocity,
+            imu_linear_acceleration=imu.linear_acceleration,
         )

@@ -73,6 +73,8 @@ def test_an_interface_and_a_way_to_stop_must_fit(tmp_path, robot, old, new, mess
         ({"lower: -2.5": "lower: -2.9"}, r"_pan_joint: lower = -2\.9 is outside .* position limits \[-2\.8, 2\.8\]"),
         ({"upper: 2.5, rate: 1.5": "upper: 2.85, rate: 1.5"}, r"upper = 2\.85 is outside"),
         ({"upper: 1.5, rate: 1.0": "upper: 1.5, rate: 1.6"}, r"_lift_joint: rate = 1\.6 is outside .* \[0, 1\.5\]"),
+        ({"unit: rad, lower: 0.0": "unit: deg, lower: 0.0"}, "axis elbow_joint: unit is 'deg', expected 'rad'"),
+        ({"unit: rad, lower: 0.0": "unit: rad/s, lower: 0.0"}, "unit is 'rad/s', expected 'rad'"),
         ({"name: elbow_joint": "name: tool_joint"}, "command axes tool_joint, which joints does not list"),
         ({"joints: [shoulder_pan_joint, ": "joints: ["}, "command axes shoulder_pan_joint, which joints does not list"),
         ({"  joint_states: {": "  odom: {"}, r"sensors\.odom needs frames\.odom"),
@@ -132,8 +134,8 @@ def test_a_planar_joint_cannot_be_commanded(tmp_path):
         load_robot_spec(write_spec(tmp_path, "arm", urdf=urdf))
 
 
-def test_an_arm_has_no_twin():
-    with pytest.raises(ConfigError, match=r"arm has no twin: it lacks drive, footprint_radius_m, .*interface 'twist'"):
+def test_an_arm_has_no_twin_that_drives():
+    with pytest.raises(ConfigError, match=r"none that drives: it lacks drive, footprint_radius_m, .*interface 'twist'"):
         load_robot_spec("arm").require_twin()
     with pytest.raises(ConfigError, match="robot arm: footprint_radius_m is missing"):
         make_robot_env("arm", "hazard_nav")

@@ -103,6 +103,15 @@ def test_the_same_seed_gives_the_same_layout_and_another_seed_another():
         assert not np.array_equal(getattr(first, name), getattr(other, name))
 
 
+def test_an_arena_of_its_own_is_that_of_every_episode():
+    always = HazardNav(HazardNavConfig(), 0.26, arena_seed=5)
+    for seed in (0, 5, 17):
+        for name in ("hazards", "goals", "start"):
+            assert getattr(always.layout(seed), name).tobytes() == getattr(task().layout(5), name).tobytes()
+    first = HazardNav(HazardNavConfig(), 0.26, arena_seed=0).layout(9)
+    assert first.start.tobytes() == task().layout(0).start.tobytes(), "0 is a seed like any other"
+
+
 def test_layouts_keep_all_distances():
     config = HazardNavConfig()
     nav = task()

@@ -32,6 +32,19 @@ def test_after_diverged_physics_a_reset_is_as_good_as_new(speed: float):
         assert_same(first, second)
 
 
+@pytest.mark.parametrize("name", ["rover", "jackal"])
+def test_a_reset_to_about_where_the_robot_is_forgets_its_contacts(name: str):
+    spec = spec_of(name, "pybullet")
+    fresh = episode(PybulletBackend(spec, nav_layout(spec)), 5)
+    for steps in (1, 2):
+        backend = PybulletBackend(spec, nav_layout(spec))
+        backend.reset(5)
+        for _ in range(steps):
+            backend.step(np.array([0.6, 0.3]))
+        for first, second in zip(fresh, episode(backend, 5), strict=True):
+            assert_same(first, second)
+
+
 def test_every_twin_has_a_server_of_its_own_and_gives_it_back():
     backend, other = (PybulletBackend(SPEC, fixed(FAR)) for _ in range(2))
     first, second = backend._server.id, other._server.id

@@ -76,20 +76,34 @@ HASHES = {
     "jackal": "7bc70451a4e0334e4d258daa7e7d07dc44ba471f4bc67b1616b99a00e46275fc",
     "arm": "b23a92dccf60c5806a57f1eae56edc7beefff947edd0781ade47fb4dd7b9650e",
     "arm_trajectory": "192657449300bc759146889fe192e6ca451ff8b612a89803b76e7faacf11aa3e",
+    "panda": "7387c6e8c2c5be2d022fbe31ad0760d4c02266c29e1e3913f393cc1ff10eb7d4",
+    "laikago": "c1e54c93d931dc8eeca176e1bf56d275c0390f4b5fca9bff3a3e78148a589c71",
 }
+IN_MUJOCO = ("rover", "jackal")
 
 
 @pytest.mark.parametrize("name", HASHES)
 def test_the_choice_of_a_simulator_is_no_part_of_the_hash(name: str):
     spec = load_robot_spec(name)
-    assert spec.twin.simulator == "mujoco"
+    own, others = ("mujoco", "pybullet") if name in IN_MUJOCO else ("pybullet", "mujoco")
+    assert spec.twin.simulator == own
     assert spec.hash == HASHES[name]
-    other = load_robot_spec(name, ["twin.simulator=pybullet"])
-    assert other.twin.simulator == "pybullet"
+    other = load_robot_spec(name, [f"twin.simulator={others}"])
+    assert other.twin.simulator == others
     assert other.hash == HASHES[name]
-    assert spec.with_simulator("pybullet") == other
-    assert other.with_simulator("mujoco") == spec
+    assert spec.with_simulator(others) == other
+    assert other.with_simulator(own) == spec
     assert load_robot_spec(name, ["twin.substeps=7"]).hash != HASHES[name]
+
+
+def test_an_imu_is_a_part_of_the_hash_and_no_imu_is_none():
+    without = load_robot_spec("laikago", ["sensors.imu=null"])
+    assert without.hash == "7a1213cea1d4441b9c13da5bcfb5a87986334caa7c719257e45a91e661504937"  # before it had one
+    assert "imu" not in without.model_dump()["sensors"]
+    with pytest.raises(ConfigError, match="link 'FR_lower_leg' hangs on the continuous joint"):
+        load_robot_spec("laikago", ["sensors.imu.frame=toeFR"])
+    with pytest.raises(ConfigError, match="robot rover has no twin: that of a base has no imu"):
+        load_robot_spec("rover", ["sensors.imu={topic: imu, timeout_s: 1, frame: base_link}"]).require_twin()
 
 
 def test_a_spec_with_the_default_simulator_is_written_as_ever():
@@ -146,6 +160,7 @@ def test_each_mistake_is_one_clear_error(override: str, message: str):
         ("name: angular_z", "name: linear_x", "needs exactly"),
         ("rays: 72", "rays: 72\n    rays: 36", "not valid YAML"),
         ("name: rover", "nome: rover", "name = .*required"),
+        ("unit: rad/s", "unit: deg/s", r"axis angular_z: unit is 'deg/s', expected 'rad/s'"),
     ],
 )
 def test_each_mistake_in_the_file_is_one_clear_error(tmp_path: Path, old: str, new: str, message: str):
@@ -154,8 +169,8 @@ def test_each_mistake_in_the_file_is_one_clear_error(tmp_path: Path, old: str, n
 
 
 def test_a_missing_spec_lists_where_it_was_looked_for():
-    with pytest.raises(ConfigError, match=r"'husky\.yaml' does not exist; looked in: .*config/robots"):
-        load_robot_spec("husky")
+    with pytest.raises(ConfigError, match=r"'warthog\.yaml' does not exist; looked in: .*config/robots"):
+        load_robot_spec("warthog")
 
 
 def test_axes_may_come_in_any_order(tmp_path: Path):

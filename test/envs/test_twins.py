@@ -52,8 +52,8 @@ def test_a_joint_that_the_urdf_lacks_is_one_config_error(simulator: str):
 
 
 @both_simulators
-def test_a_robot_without_a_drive_has_no_twin(simulator: str):
-    with pytest.raises(ConfigError, match="robot arm has no twin: it lacks drive"):
+def test_a_robot_without_a_drive_has_no_twin_that_drives(simulator: str):
+    with pytest.raises(ConfigError, match="robot arm has a twin of its joints and none that drives: it lacks drive"):
         make_backend(load_robot_spec("arm", [f"twin.simulator={simulator}"]), fixed(FAR))
 
 

@@ -169,3 +169,38 @@ def test_arm_is_one_tree_with_physical_inertias_and_its_full_height():
         inertia = {key: float(value) for key, value in inertial.find("inertia").attrib.items()}
         assert inertia["ixx"] == inertia["iyy"] == pytest.approx(mass / 12 * (3 * radius**2 + length**2), rel=2e-3)
         assert inertia["izz"] == pytest.approx(mass * radius**2 / 2, rel=2e-3)
+
+
+def test_what_xacro_left_gets_its_default_unless_the_environment_says_otherwise(monkeypatch: pytest.MonkeyPatch):
+    origin = "<origin rpy='$(optenv SRR_TEST_RPY 0 0 1.5)' xyz='$(optenv SRR_TEST_XYZ 1 2 3)'/>"
+    text = robot(LINKS + joint("j", "a", "b", inner=origin))
+    pose = parse_urdf(text).fixed_transform("b")
+    np.testing.assert_allclose(pose[:3, 3], [1.0, 2.0, 3.0])
+    assert pose[1, 0] == pytest.approx(math.sin(1.5))
+    assert "optenv" not in parse_urdf(text).xml  # simulators get the same
+    monkeypatch.setenv("SRR_TEST_XYZ", "4 5 6")
+    with pytest.raises(ConfigError, match=r"\$\(optenv SRR_TEST_XYZ 1 2 3\) depends on .* SRR_TEST_XYZ, which is set"):
+        parse_urdf(text)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (LINKS + joint("j", "a", "b", inner="<origin xyz='${y / 2} 0 0'/>"), r"joint 'j': xyz='\$\{y / 2\} 0 0'"),
+        ("<link name='${prefix}base'/>", r"link '\$\{prefix\}base': name"),
+        ("<link name='a'><visual><geometry><mesh filename='$(find x)/m.stl'/></geometry></visual></link>", "filename"),
+        ("<xacro:include xmlns:xacro='http://www.ros.org/wiki/xacro' filename='x'/>", "<xacro:include>"),
+    ],
+)
+def test_xacro_is_no_urdf(body: str, message: str):
+    with pytest.raises(ConfigError, match=message + ".*is xacro, not URDF: expand it"):
+        parse_urdf(robot(body))
+
+
+def test_soft_limits_and_poses_at_zero():
+    soft = limited("<safety_controller soft_lower_limit='-1' soft_upper_limit='2' k_velocity='3'/>")
+    assert (soft.soft_lower, soft.soft_upper) == (-1.0, 2.0)
+    assert (limited("").soft_lower, limited("").soft_upper) == (-math.inf, math.inf)
+    urdf = load_urdf(ROVER)
+    np.testing.assert_allclose(urdf.zero_pose("right_wheel_link")[:3, 3], [0.0, -0.18, 0.09], atol=1e-12)
+    assert [j.name for j in urdf.chain("laser_link")] == ["laser_joint", "base_joint"]
