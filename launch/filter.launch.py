@@ -20,6 +20,7 @@ from launch_ros.actions import LifecycleNode, Node
 
 from safe_rl_ros.bags.bag_topics import load_contract
 from safe_rl_ros.envs.robot_spec import load_robot_spec
+from safe_rl_ros.ros.launching import NodeKeywords
 
 SWITCH = ["true", "false"]
 LISTED = 16
@@ -149,31 +150,20 @@ def _policy(value: dict[str, str], robot: str, task: str, topics: dict[str, str]
     """Return the node of a bundle's own policy, if one is wanted; ``topics`` are the remappings of sensors and goal."""
     if not value["policy"]:
         return []
-    return [
-        Node(
-            package="safe_rl_ros",
-            executable="policy_node",
-            name="policy",
-            namespace=value["namespace"],
-            parameters=[
-                {
-                    "robot": robot,
-                    "task": task,
-                    "bundle": value["bundle"] if value["policy"] == "own" else value["policy"],
-                    "timing": value["timing"],
-                    "list_size": LISTED if value["candidates"] == "topic" else 0,
-                    "use_sim_time": value["use_sim_time"] == "true",
-                }
-            ],
-            remappings=[
-                ("safety_filter/proposed", value["policy_topic"]),
-                ("safety_filter/candidates", value["candidates_topic"]),
-                *topics.items(),
-            ],
-            arguments=["--ros-args", "--log-level", value["log_level"]],
-            output="screen",
-        )
+    parameters = {
+        "robot": robot,
+        "task": task,
+        "bundle": value["bundle"] if value["policy"] == "own" else value["policy"],
+        "timing": value["timing"],
+        "list_size": LISTED if value["candidates"] == "topic" else 0,
+    }
+    remappings = [
+        ("safety_filter/proposed", value["policy_topic"]),
+        ("safety_filter/candidates", value["candidates_topic"]),
+        *topics.items(),
     ]
+    describe = NodeKeywords(value["namespace"], value["log_level"], value["use_sim_time"])
+    return [Node(**describe.of("policy", parameters, remappings=remappings))]
 
 
 def _nodes(context: LaunchContext) -> list[Node]:
@@ -183,40 +173,29 @@ def _nodes(context: LaunchContext) -> list[Node]:
     policy = _policy(value, robot, task, dict(topics))
     own_topic = load_robot_spec(robot).command.topic
     topics[own_topic] = value["command_topic"] or topics.get(own_topic, own_topic)
-    safety_filter = LifecycleNode(
-        package="safe_rl_ros",
-        executable="safety_filter_node",
-        name="safety_filter",
-        namespace=value["namespace"],
-        parameters=[
-            {
-                "robot": robot,
-                "task": task,
-                "bundle": value["bundle"],
-                "mode": value["mode"],
-                "critic": value["critic"],
-                "candidates": value["candidates"],
-                "fallback_mode": value["fallback_mode"],
-                "proposal_type": value["proposal_type"],
-                "require_calibrated": value["require_calibrated"] == "true",
-                "require_heartbeat": value["require_heartbeat"] == "true",
-                "other_publishers": value["other_publishers"],
-                "recorder_directory": value["record"],
-                "timing": value["timing"],
-                "autostart": value["autostart"] == "true",
-                "use_sim_time": value["use_sim_time"] == "true",
-            },
-            *([value["params_file"]] if value["params_file"] else []),
-        ],
-        remappings=[
-            ("~/proposed", value["policy_topic"]),
-            ("~/candidates", value["candidates_topic"]),
-            *topics.items(),
-        ],
-        arguments=["--ros-args", "--log-level", value["log_level"]],
-        output="screen",
-    )
-    return [safety_filter, *policy]
+    parameters = {
+        "robot": robot,
+        "task": task,
+        "bundle": value["bundle"],
+        "mode": value["mode"],
+        "critic": value["critic"],
+        "candidates": value["candidates"],
+        "fallback_mode": value["fallback_mode"],
+        "proposal_type": value["proposal_type"],
+        "require_calibrated": value["require_calibrated"] == "true",
+        "require_heartbeat": value["require_heartbeat"] == "true",
+        "other_publishers": value["other_publishers"],
+        "recorder_directory": value["record"],
+        "timing": value["timing"],
+        "autostart": value["autostart"] == "true",
+    }
+    remappings = [
+        ("~/proposed", value["policy_topic"]),
+        ("~/candidates", value["candidates_topic"]),
+        *topics.items(),
+    ]
+    describe = NodeKeywords(value["namespace"], value["log_level"], value["use_sim_time"], value["params_file"])
+    return [LifecycleNode(**describe.of("safety_filter", parameters, remappings=remappings)), *policy]
 
 
 def generate_launch_description() -> LaunchDescription:

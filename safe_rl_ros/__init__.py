@@ -15,6 +15,11 @@ for _id, _task in (
     ("HalfCheetah", "half_cheetah"),
     ("JackalNav", "jackal_nav"),
     ("PointRobot", "point_robot"),
+    ("PointTraps", "point_traps"),
+    ("CarTraps", "car_traps"),
+    ("PandaPushTopple", "panda_push_topple"),
+    ("PandaPushBoundary", "panda_push_boundary"),
+    ("LaikagoWalk", "laikago_walk"),
 ):
     register(
         f"SafeRlRos/{_id}-v0",

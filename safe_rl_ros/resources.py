@@ -2,17 +2,24 @@
 
 Order: the source checkout that holds this file, the ament index (colcon or a ROS prefix), the
 environment's own ``share`` (pip). An editable install has no data files, so it uses the checkout.
+
+Files of other installed Python packages are named ``PACKAGE:PATH``, see :func:`find_in_package`.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import re
 import sys
 from pathlib import Path
 
 from safe_rl_ros.types import ConfigError
 
 PACKAGE = "safe_rl_ros"
+EXTRAS = {"pybullet_data": "pybullet"}
+"""Python packages whose files we name, and the extra of this package that installs them."""
+_IN_PACKAGE = re.compile(r"(?P<package>[A-Za-z_]\w+):(?P<path>[^:\\]+)")
 
 
 def share_directories() -> list[Path]:
@@ -43,3 +50,31 @@ def find_resource(name: str | Path, kind: str = "") -> Path:
         if candidate.is_file():
             return candidate.resolve()
     raise ConfigError(f"file {str(name)!r} does not exist; looked in: {', '.join(str(t) for t in tried)}")
+
+
+def names_package(name: str) -> bool:
+    """Return True for ``PACKAGE:PATH``, a file in an installed Python package."""
+    return _IN_PACKAGE.fullmatch(name) is not None
+
+
+def find_in_package(name: str) -> Path:
+    """Return the path of ``PACKAGE:PATH``, e.g. ``pybullet_data:franka_panda/panda.urdf``; nothing is imported.
+
+    Raises:
+        ConfigError: the package is not installed or has no such file, or the path leads out of it.
+    """
+    match = _IN_PACKAGE.fullmatch(name)
+    if match is None:
+        raise ConfigError(f"{name!r} names no file of a Python package, expected PACKAGE:PATH")
+    package, path = match["package"], Path(match["path"])
+    if path.is_absolute() or ".." in path.parts:
+        raise ConfigError(f"{name!r}: the path must stay inside the package {package!r}")
+    found = importlib.util.find_spec(package)
+    places = [] if found is None else list(found.submodule_search_locations or [])
+    if not places:
+        extra = f": pip install '{PACKAGE}[{EXTRAS[package]}]'" if package in EXTRAS else ""
+        raise ConfigError(f"{name!r}: the Python package {package!r} is not installed{extra}")
+    for place in places:
+        if (Path(place) / path).is_file():
+            return (Path(place) / path).resolve()
+    raise ConfigError(f"{name!r}: the installed Python package {package!r} has no such file in {', '.join(places)}")

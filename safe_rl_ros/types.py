@@ -50,6 +50,16 @@ class BundleError(SafeRlRosError, RuntimeError):
     """A bundle is missing, corrupt or does not belong to this robot."""
 
 
+def _unknown(length: int) -> FloatArray:
+    values = np.full(length, np.nan)
+    values.setflags(write=False)
+    return values
+
+
+NO_VECTOR, NO_TURN = _unknown(3), _unknown(4)
+"""What a state holds of a sensor that the robot lacks: nobody may take it for a measurement."""
+
+
 @dataclass(frozen=True)
 class RobotState:
     """What the robot's sensors said at one instant.
@@ -58,6 +68,10 @@ class RobotState:
     ``linear_velocity`` (3,) m/s and ``angular_velocity`` (3,) rad/s in the base frame;
     ``joint_position`` (J,) rad or m, ``joint_velocity`` (J,) per second; ``ranges`` (R,) float32 m,
     ``range_max`` where nothing was hit. ``stamp_ns`` is the time of the measurement.
+
+    Of an imu, NaN where there is none: ``imu_orientation`` (4,) x, y, z, w of its frame in one whose z is up;
+    ``imu_angular_velocity`` (3,) rad/s and ``imu_linear_acceleration`` (3,) m/s^2 in its frame, the latter 9.81 upwards
+    at rest.
     """
 
     stamp_ns: int
@@ -68,6 +82,9 @@ class RobotState:
     joint_position: FloatArray
     joint_velocity: FloatArray
     ranges: Float32Array
+    imu_orientation: FloatArray = field(default_factory=lambda: NO_TURN)
+    imu_angular_velocity: FloatArray = field(default_factory=lambda: NO_VECTOR)
+    imu_linear_acceleration: FloatArray = field(default_factory=lambda: NO_VECTOR)
 
 
 class Reason(enum.IntEnum):
@@ -139,9 +156,7 @@ class Reason(enum.IntEnum):
         return self in SUBSTITUTES or self.is_stop
 
 
-SUBSTITUTES = frozenset(
-    {Reason.RESAMPLED, Reason.LEAST_RISK, Reason.NEAREST_SAFE, Reason.BACKUP, Reason.HOLD}
-)
+SUBSTITUTES = frozenset({Reason.RESAMPLED, Reason.LEAST_RISK, Reason.NEAREST_SAFE, Reason.BACKUP, Reason.HOLD})
 """Reasons under which another command than the proposal was sent that is no stop."""
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import PoseStamped, Twist, TwistStamped
 from nav_msgs.msg import Odometry
-from sensor_msgs.msg import JointState, LaserScan
+from sensor_msgs.msg import Imu, JointState, LaserScan
 from std_msgs.msg import Float64MultiArray, MultiArrayDimension
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
@@ -33,7 +33,7 @@ from safe_rl_ros.messages.readers import (
     GoalReader,
     make_command_reader,
 )
-from safe_rl_ros.messages.state_assembler import SENSOR_TYPES
+from safe_rl_ros.messages.state_assembler import SENSOR_TYPES, Sensor
 from safe_rl_ros.types import FloatArray, RobotState
 
 MESSAGE_CLASSES: dict[str, type] = {
@@ -45,6 +45,7 @@ MESSAGE_CLASSES: dict[str, type] = {
     SENSOR_TYPES["odom"]: Odometry,
     SENSOR_TYPES["scan"]: LaserScan,
     SENSOR_TYPES["joint_states"]: JointState,
+    SENSOR_TYPES["imu"]: Imu,
 }
 """Classes of the message types that the control path uses, by their ROS names."""
 
@@ -84,6 +85,11 @@ class StateWriter:
         self.joints.name = list(spec.joints)
         self._count = len(spec.joints)
         self._rays = scan.rays
+
+    @property
+    def messages(self) -> dict[Sensor, Any]:
+        """Return the message of each sensor."""
+        return {"odom": self.odom, "scan": self.scan, "joint_states": self.joints}
 
     def write(self, state: RobotState) -> None:
         """Write a state into the three messages, all with the state's stamp.

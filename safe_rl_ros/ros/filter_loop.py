@@ -113,6 +113,11 @@ class FilterLoop:
             gc.freeze()
             gc.disable()
 
+    @property
+    def knows_start(self) -> bool:
+        """False while commands are positions and the sensors have not said yet where the robot is."""
+        return not self._parts.action_filter.limits.positions or self.inputs.newest().state is not None
+
     def measured_positions(self) -> FloatArray | None:
         """Return where the commanded joints are (C,), None for a robot whose commands are no positions.
 
@@ -125,7 +130,7 @@ class FilterLoop:
         if inputs.state is None:
             raise ConfigError(f"commands are positions, and {', '.join(self.inputs.assembler.missing(0))} never came")
         age_s = (inputs.now_ns - inputs.arrival_ns) * 1e-9
-        if not age_s <= self._parts.action_filter.config.observation_timeout_s:
+        if not (self._lockstep or age_s <= self._parts.action_filter.config.observation_timeout_s):
             raise ConfigError(f"commands are positions, and the robot's were last heard of {age_s:.2f} s ago")
         return measured_command(self._spec, inputs.state)
 

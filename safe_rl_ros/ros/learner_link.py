@@ -9,22 +9,27 @@ from typing import Any
 import rclpy
 from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import PoseStamped
-from nav_msgs.msg import Odometry
 from rcl_interfaces.srv import SetParameters
 from rclpy.context import Context
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
-from sensor_msgs.msg import JointState, LaserScan
 from std_msgs.msg import Float64MultiArray, String
 from std_srvs.srv import Trigger
 
 from safe_rl_ros.envs.robot_spec import RobotSpec
 from safe_rl_ros.messages.errors import MessageError
 from safe_rl_ros.messages.readers import StateReader, read_stamp
-from safe_rl_ros.messages.state_assembler import Part, Sensor, StateAssembler, sensor_timeouts, sensor_topics
+from safe_rl_ros.messages.state_assembler import (
+    SENSOR_TYPES,
+    Part,
+    Sensor,
+    StateAssembler,
+    sensor_timeouts,
+    sensor_topics,
+)
 from safe_rl_ros.ros import bundle_loader, diagnostics, middleware, qos
 from safe_rl_ros.ros.bundle_loader import Announcement, format_announcement
-from safe_rl_ros.ros.conversions import GoalCodec, make_command_codec
+from safe_rl_ros.ros.conversions import MESSAGE_CLASSES, GoalCodec, make_command_codec
 from safe_rl_ros.ros.decision_codec import DecisionCodec
 from safe_rl_ros.ros.spin import MAX_WAIT_S, make_executor
 from safe_rl_ros.types import FilterDecision, FloatArray
@@ -48,17 +53,20 @@ class LearnerLink:
         executor: str,
         filter_name: str,
         twin_name: str | None,
+        node_name: str = NODE_NAME,
     ) -> None:
         """Create node and topics; see :class:`~safe_rl_ros.ros.robot_backend.RosBackend` for the arguments."""
         middleware.prepare()
         self._context = Context()
         rclpy.init(context=self._context, domain_id=domain_id, signal_handler_options=SignalHandlerOptions.NO)
-        self.node = Node(NODE_NAME, context=self._context, namespace=namespace, use_global_arguments=False)
+        self.node = Node(node_name, context=self._context, namespace=namespace, use_global_arguments=False)
         self._executor = make_executor(executor, self._context)
         self._executor.add_node(self.node)
         self._reader, self._goals = StateReader(spec), GoalCodec(spec)
         self._commands = make_command_codec(spec)
         self._decisions = DecisionCodec(self._commands.names)
+        self.has_goal = spec.sensors.odom is not None
+        """A robot without odometry, one that is known by its joints, is given no goal in a plane."""
         self.sensor_topics: dict[Sensor, str] = sensor_topics(spec)
         self.assembler = StateAssembler(sensor_timeouts(spec))
         self.decision: FilterDecision | None = None
@@ -69,6 +77,8 @@ class LearnerLink:
         """Why the last message that was refused was refused."""
         self.health_check: Callable[[], None] | None = None
         """Called now and then while waiting; may raise."""
+        self.interrupt: Callable[[], None] | None = None
+        """Called after every message while waiting; raises to give up the wait at once."""
         self._create_filter_topics(timing, filter_name)
         self._create_robot_topics(timing, twin_name)
 
@@ -79,15 +89,14 @@ class LearnerLink:
         node.create_subscription(Float64MultiArray, self.decision_topic, self._on_decision, qos.command())
         node.create_subscription(DiagnosticStatus, self.state_topic, self._on_filter_state, qos.latched())
         self._proposal_topic = node.create_publisher(self._commands.message_type, f"{name}/proposed", writer)
-        self._goal_topic = node.create_publisher(PoseStamped, "goal_pose", writer)
+        self._goal_topic = node.create_publisher(PoseStamped, "goal_pose", writer) if self.has_goal else None
         self.bundle_topic = node.create_publisher(String, bundle_loader.TOPIC, qos.latched())
 
     def _create_robot_topics(self, timing: qos.Timing, twin_name: str | None) -> None:
-        reader, topics, read = qos.sensor_reader(timing), self.sensor_topics, self._reader
+        reader, topics, read = qos.sensor_reader(timing), self.sensor_topics, self._reader.by_sensor
         subscribe = self.node.create_subscription
-        subscribe(Odometry, topics["odom"], self._sensor("odom", read.odometry), reader)
-        subscribe(LaserScan, topics["scan"], self._sensor("scan", read.scan), reader)
-        subscribe(JointState, topics["joint_states"], self._sensor("joint_states", read.joints), reader)
+        for sensor, topic in topics.items():
+            subscribe(MESSAGE_CLASSES[SENSOR_TYPES[sensor]], topic, self._sensor(sensor, read[sensor]), reader)
         self._clients: list[Any] = []
         if twin_name is not None:
             self.reset_client = self.node.create_client(Trigger, f"{twin_name}/reset")
@@ -121,18 +130,17 @@ class LearnerLink:
         """True until :meth:`close` or the end of the context."""
         return bool(self._context.ok())
 
-    def propose(self, command: FloatArray, goal: FloatArray, stamp_ns: int) -> None:
-        """Publish goal (2,) and proposal (C,), both as the answer to the state of this stamp."""
-        self._goal_topic.publish(self._goals.write(goal, stamp_ns))
+    def propose(self, command: FloatArray, goal: FloatArray | None, stamp_ns: int) -> None:
+        """Publish goal (2,), if there is one, and proposal (C,), both as the answer to the state of this stamp."""
+        if self._goal_topic is not None and goal is not None:
+            self._goal_topic.publish(self._goals.write(goal, stamp_ns))
         self._proposal_topic.publish(self._commands.write(command, stamp_ns))
 
     def announce(self, announcement: Announcement) -> None:
         """Publish where a bundle is."""
         self.bundle_topic.publish(String(data=format_announcement(announcement)))
 
-    def wait(
-        self, condition: Callable[[], bool], timeout_s: float, ask: Callable[[], None] | None = None
-    ) -> bool:
+    def wait(self, condition: Callable[[], bool], timeout_s: float, ask: Callable[[], None] | None = None) -> bool:
         """Handle messages until the condition holds; return False if it does not in time.
 
         ``ask`` is called at the start and again every ``REPEAT_S`` (see :mod:`.qos`). What the health check raises
@@ -141,6 +149,8 @@ class LearnerLink:
         now = time.monotonic()
         deadline, next_ask, next_check = now + timeout_s, now, now + HEALTH_PERIOD_S
         while not condition():
+            if self.interrupt is not None:
+                self.interrupt()
             now = time.monotonic()
             if now >= deadline:
                 return False
@@ -171,7 +181,7 @@ class LearnerLink:
         missing += [
             f"no subscriber on {publisher.topic_name}"
             for publisher in (self._proposal_topic, self._goal_topic)
-            if publisher.get_subscription_count() == 0
+            if publisher is not None and publisher.get_subscription_count() == 0
         ]
         missing += [
             f"no service {node.resolve_service_name(client.srv_name)}"

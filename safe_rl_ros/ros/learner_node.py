@@ -8,17 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import rclpy
-from rclpy.context import Context
-from rclpy.node import Node
-from rclpy.signals import SignalHandlerOptions
-
-from safe_rl_ros.ros import middleware, qos
+from safe_rl_ros.ros import qos
+from safe_rl_ros.ros.actor_session import ActorSession
 from safe_rl_ros.ros.child import die_with_parent, notify_ready
-from safe_rl_ros.ros.parameters import NodeParameter, declare
+from safe_rl_ros.ros.parameters import NodeParameter
 from safe_rl_ros.ros.session import ExternalSession
+from safe_rl_ros.ros.start_parameters import read_parameters
 from safe_rl_ros.training.rollout import StopRequestedError
 from safe_rl_ros.training.run import StopFlag, prepare_directory, train
+from safe_rl_ros.training.session import Session
 from safe_rl_ros.training.session_config import SessionConfig, load_session_config
 from safe_rl_ros.training.trainer import Progress
 from safe_rl_ros.types import SafeRlRosError
@@ -26,6 +24,12 @@ from safe_rl_ros.types import SafeRlRosError
 PARAMETERS = (
     NodeParameter("config", "csc_hazard_nav.yaml", "Session YAML: a file, or a name in config/train."),
     NodeParameter("timing", "lockstep", "As the other nodes: lockstep or realtime.", choices=qos.TIMINGS),
+    NodeParameter(
+        "acting",
+        "learner",
+        "learner: this process acts between its updates; actor: actor_node does, always, and this one only learns.",
+        choices=("learner", "actor"),
+    ),
     NodeParameter(
         "robot_kind",
         "twin",
@@ -37,21 +41,6 @@ PARAMETERS = (
 )
 
 logger = logging.getLogger(__name__)
-
-
-def read_parameters(argv: Sequence[str] | None) -> tuple[dict[str, Any], str]:
-    """Return the node's parameters and namespace from ROS arguments. Raises :class:`ConfigError`."""
-    middleware.prepare()
-    context = Context()
-    rclpy.init(args=argv, context=context, signal_handler_options=SignalHandlerOptions.NO)
-    try:
-        node = Node("learner", context=context)
-        try:
-            return declare(node, PARAMETERS), node.get_namespace()
-        finally:
-            node.destroy_node()
-    finally:
-        rclpy.try_shutdown(context=context)
 
 
 def log_progress(progress: Progress) -> None:
@@ -71,10 +60,13 @@ def log_progress(progress: Progress) -> None:
 
 def run_session(values: dict[str, Any], namespace: str, flag: StopFlag) -> int:
     """Train as the parameters say; return the exit status."""
-    config = load_session_config(values["config"], [f"ros.timing={values['timing']}"])
+    changes = [f"ros.{key}={values[key]}" for key in ("timing", "acting")]
+    config = load_session_config(values["config"], changes)
     directory = prepare_directory(config, Path(values["runs"]), resume=values["resume"])
 
-    def connect(config: SessionConfig, directory: Path) -> ExternalSession:
+    def connect(config: SessionConfig, directory: Path) -> Session:
+        if config.ros.acting == "actor":
+            return ActorSession(config, directory, namespace=namespace, check=flag.check)
         hardware = values["robot_kind"] == "hardware"
         # Ctrl-C on a launch ends the other nodes too: without the check every wait for them would run to its end.
         return ExternalSession(config, directory, namespace=namespace, hardware=hardware, check=flag.check)
@@ -90,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     die_with_parent()
     with StopFlag().on_signals() as flag:
         try:
-            values, namespace = read_parameters(argv if argv is not None else sys.argv)
+            values, namespace = read_parameters("learner", PARAMETERS, argv if argv is not None else sys.argv)
             notify_ready()
             return run_session(values, namespace, flag)
         except StopRequestedError:

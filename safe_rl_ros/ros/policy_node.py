@@ -128,11 +128,7 @@ class PolicyNode(Node):
         if self._listed:
             self._list_topic = self.create_publisher(Float64MultiArray, CANDIDATES, writer)
         self._diagnostics = self.create_publisher(DiagnosticArray, "diagnostics", qos.diagnostics())
-        read: dict[Sensor, Callable[[Any], Part]] = {
-            "odom": self._reader.odometry,
-            "scan": self._reader.scan,
-            "joint_states": self._reader.joints,
-        }
+        read = self._reader.by_sensor
         for sensor, topic in sensor_topics(self._spec).items():
             kind = MESSAGE_CLASSES[SENSOR_TYPES[sensor]]
             self.create_subscription(kind, topic, self._on_sensor(sensor, read[sensor]), qos.sensor_reader(timing))

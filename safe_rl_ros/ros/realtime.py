@@ -6,6 +6,7 @@ import ctypes
 import os
 import resource
 from collections.abc import Callable
+from pathlib import Path
 
 from safe_rl_ros.types import ConfigError
 
@@ -61,6 +62,23 @@ def lock_memory() -> str:
             raise OSError(number, os.strerror(number))
 
     return _attempt(apply, "needs CAP_IPC_LOCK")
+
+
+def lower_priority(nice: int) -> str:
+    """Give the processor to others first, from the calling thread on; return ``in force`` or why not.
+
+    Linux may share the processor among sessions (``setsid``) first, and inside one then (sched_autogroup): the leader
+    of a session makes the whole session give way, or it would yield to nobody but itself.
+    """
+
+    def apply() -> None:
+        level = max(nice, os.getpriority(os.PRIO_PROCESS, 0))
+        os.setpriority(os.PRIO_PROCESS, 0, level)
+        group = Path("/proc/self/autogroup")
+        if group.exists() and os.getsid(0) == os.getpid():
+            group.write_text(str(level), encoding="ascii")
+
+    return _attempt(apply, "/proc/self/autogroup may not be writable")
 
 
 def apply(priority: int | None, cores: frozenset[int], lock: bool) -> dict[str, str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,8 @@ from safe_rl_ros.types import ConfigError
 NODE_NAME = "recorder"
 DEPTH = 1000
 """Messages of a topic that may wait while a bag is being finished."""
-DRAIN_QUIET_S, DRAIN_LIMIT_S = 0.1, 2.0
-"""Interrupted, it ends when nothing has come for the first of these times, and after the second anyway."""
+DRAIN_LOOK_S, DRAIN_LOOKS, DRAIN_LIMIT_S = 0.025, 12, 2.0
+"""Interrupted, it ends when nothing new came in so many looks of this length (s), and after the limit (s) anyway."""
 DISCOVERY_S = 0.2
 REPORT_S = 30.0
 PARAMETERS = (
@@ -60,6 +61,7 @@ class RecorderNode(Node):
         Raises:
             ConfigError: a parameter or file is wrong, or a message type is not installed.
         """
+        self._resources = ExitStack()  # first: a node that could not be built is destroyed, too
         super().__init__(NODE_NAME)
         values = declare(self, PARAMETERS)
         self.executor_name: str = values["executor"]
@@ -71,6 +73,7 @@ class RecorderNode(Node):
             self.recorder = BagRecorder(contract, Path(values["directory"]), values["split_s"])
         except OSError as error:
             raise ConfigError(f"directory = {values['directory']!r} cannot be made: {error}") from error
+        self._resources.callback(self._finish)
         self._waiting = dict(contract.topics)
         self._silent: list[str] | None = None
         if contract.config.clock == "stamp":
@@ -88,15 +91,19 @@ class RecorderNode(Node):
     def send_stop(self) -> None:
         """Command nobody; write what has arrived and still waits, until nothing comes for a moment."""
         end = time.monotonic() + DRAIN_LIMIT_S
-        written, quiet_until = -1, end
-        while self.executor is not None and self.context.ok() and time.monotonic() < min(end, quiet_until):
-            self.executor.spin_once(timeout_sec=DRAIN_QUIET_S / 4)
+        written, looks = -1, 0
+        # Looks are counted, not time: a process that is hardly let run would find the time over before it has looked.
+        while looks < DRAIN_LOOKS and self.executor is not None and self.context.ok() and time.monotonic() < end:
+            self.executor.spin_once(timeout_sec=DRAIN_LOOK_S)
             now_written = sum(self.recorder.counts.values())
-            if now_written != written:
-                written, quiet_until = now_written, time.monotonic() + DRAIN_QUIET_S
+            written, looks = now_written, looks + 1 if now_written == written else 0
 
     def destroy_node(self) -> None:
         """Finish the bag, then release the node."""
+        self._resources.close()
+        super().destroy_node()
+
+    def _finish(self) -> None:
         try:
             self.recorder.close()
         except (OSError, BagError) as error:
@@ -106,7 +113,6 @@ class RecorderNode(Node):
             self.get_logger().warning(f"no message on {', '.join(silent)}")
         for path in self.recorder.bags:
             self.get_logger().info(f"written: {path}")
-        super().destroy_node()
 
     def _here(self, topic: BagTopic) -> str:
         """Return the name to subscribe: the contract's own namespace, if it has one, or this node's."""

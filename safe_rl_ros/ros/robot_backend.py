@@ -20,10 +20,12 @@ from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
 from std_srvs.srv import Trigger
 
+from safe_rl_ros.config import build
 from safe_rl_ros.envs.robot_spec import RobotSpec
+from safe_rl_ros.envs.twin_parameters import TwinParameters
 from safe_rl_ros.ros import qos
 from safe_rl_ros.ros.bundle_loader import Announcement
-from safe_rl_ros.ros.learner_link import LearnerLink
+from safe_rl_ros.ros.learner_link import NODE_NAME, LearnerLink
 from safe_rl_ros.ros.spin import DeadlineTicker
 from safe_rl_ros.types import BackendError, BundleError, FilterDecision, FloatArray, Reason, RobotState, StepResult
 
@@ -37,6 +39,9 @@ class RosBackend:
     Not thread-safe: everything happens in the calling thread.
     """
 
+    first_part = 1.0
+    """Real time: periods from the filter's first decision to the end of an episode's first step."""
+
     def __init__(
         self,
         spec: RobotSpec,
@@ -49,6 +54,7 @@ class RosBackend:
         startup_timeout_s: float = 30.0,
         filter_name: str = "safety_filter",
         twin_name: str | None = "twin",
+        node_name: str = NODE_NAME,
     ) -> None:
         """Create the node; waits for nobody (see :meth:`wait_ready`).
 
@@ -62,12 +68,13 @@ class RosBackend:
             startup_timeout_s: longest wait for other nodes, for a reset and for the first answer.
             filter_name: node name of the filter.
             twin_name: node name of the twin, or None for a robot, which has no reset service.
+            node_name: name of this side's node.
         """
         self.spec = spec
         self.timing: qos.Timing = timing
         self.step_timeout_s = step_timeout_s
         self.startup_timeout_s = startup_timeout_s
-        self._link = LearnerLink(spec, timing, domain_id, namespace, executor, filter_name, twin_name)
+        self._link = LearnerLink(spec, timing, domain_id, namespace, executor, filter_name, twin_name, node_name)
         self._has_twin = twin_name is not None
         self._state: RobotState | None = None
         self._goal: FloatArray | None = None
@@ -75,6 +82,8 @@ class RosBackend:
         self._answer_timeout_s = startup_timeout_s
         """Until the first answer: nodes that see each other may still not hear each other (see :mod:`.qos`)."""
         self._ticker = DeadlineTicker(spec.period_ns)
+        self.parameters: TwinParameters | None = None
+        """Of the twin in the current episode; None of a robot, or a twin that is not randomised."""
 
     def wait_ready(self, check: Callable[[], None] | None = None) -> None:
         """Wait until robot and filter are there and the filter is active.
@@ -129,7 +138,10 @@ class RosBackend:
         answer = self._call(self._link.reset_client, Trigger.Request())
         if not answer.success:
             raise self._failure(f"the twin refused to reset: {answer.message}")
-        return int(json.loads(answer.message)["stamp_ns"])
+        episode = json.loads(answer.message)
+        drawn = episode.get("twin_parameters")
+        self.parameters = None if drawn is None else build(TwinParameters, drawn, "the twin's answer to reset")
+        return int(episode["stamp_ns"])
 
     def _call(self, client: Any, request: Any) -> Any:
         future = client.call_async(request)
@@ -146,11 +158,12 @@ class RosBackend:
         """Propose a command (C,) and return the next state and the filter's decision. See :class:`Backend`.
 
         Raises:
-            BackendError: not reset, no goal, or the answer is missing or stale; the robot has been told to stop.
+            BackendError: not reset, no goal although a base needs one, or the answer is missing or stale; the robot
+                has been told to stop.
         """
         self._check_open()
         state, goal, link = self._state, self._goal, self._link
-        if state is None or goal is None:
+        if state is None or (goal is None and link.has_goal):
             raise BackendError("step before reset and set_goal, or after a stop: reset first")
 
         def propose() -> None:
@@ -191,7 +204,7 @@ class RosBackend:
         if link.decision is None:  # an episode's first step: pass over the stops sent before goal and proposal came
             if not link.wait(ours, self._answer_timeout_s, propose):
                 raise self._failure(link.describe_missing_decision(self._answer_timeout_s))
-            self._ticker.restart()
+            self._ticker.restart(self.first_part)
         else:
             propose()
         link.wait(lambda: self._ticker.remaining_s() <= 0.0, max(0.0, self._ticker.remaining_s()))
@@ -270,8 +283,10 @@ class RosBackend:
         state, self._state = self._state, None
         if self.spec.command.positions:
             return  # no position means stop: the filter holds the last one when proposals end
-        if state is not None and self._goal is not None and not self._closed and self._link.alive:
-            self._link.propose(self.spec.command_stop, self._goal, state.stamp_ns)
+        link = self._link
+        aimed = self._goal is not None or not link.has_goal
+        if state is not None and aimed and not self._closed and link.alive:
+            link.propose(self.spec.command_stop, self._goal, state.stamp_ns)
 
     def close(self) -> None:
         """Stop and release node and context. Idempotent."""

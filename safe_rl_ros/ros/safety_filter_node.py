@@ -19,6 +19,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 from rclpy.clock import Clock, ClockType
@@ -42,7 +43,7 @@ from safe_rl_ros.ros.filter_report import FilterReport
 from safe_rl_ros.ros.filter_status import FilterStatus, Situation
 from safe_rl_ros.ros.filter_swap import BundleSwap
 from safe_rl_ros.ros.filter_tuning import Tuning
-from safe_rl_ros.ros.filter_watch import OtherPublishers, QosWatch
+from safe_rl_ros.ros.filter_watch import Listeners, OtherPublishers, QosWatch
 from safe_rl_ros.ros.lifecycle import RobustLifecycleNode
 from safe_rl_ros.ros.parameters import declare
 from safe_rl_ros.ros.spin import run
@@ -69,12 +70,14 @@ class SafetyFilterNode(RobustLifecycleNode):
         Raises:
             ConfigError: a parameter or file is wrong.
         """
+        self._resources = ExitStack()  # first: a node that could not be built is destroyed, too
         super().__init__(NODE_NAME)
         self._tuning = Tuning(self)
         fixed = declare(self, NODE_PARAMETERS)
         self._operation = declare(self, (*FILTER_PARAMETERS, *OPERATION_PARAMETERS))
         self.executor_name: str = fixed["executor"]
         self._timing: qos.Timing = fixed["timing"]
+        self._lockstep = self._timing == "lockstep"
         self._spec = load_robot_spec(fixed["robot"])
         check_stamped(self._timing, self._spec.command.stamped)
         self._observer = make_observer(self._spec, fixed["task"])
@@ -95,7 +98,7 @@ class SafetyFilterNode(RobustLifecycleNode):
         self._tuning.attach(self._filter, self._config_of, lambda: self._recorder.event("reconfigured", self._filter))
         self._configured, self._autostart, self._retry_s = False, bool(fixed["autostart"]), 0.0
         self._report.publish_state()
-        if self._autostart and self.trigger_configure() == SUCCESS:
+        if self._autostart and self.trigger_configure() == SUCCESS and self._lockstep and self._loop.knows_start:
             self.trigger_activate()
 
     def _create_entities(self, fixed: Mapping[str, Any]) -> None:
@@ -106,13 +109,14 @@ class SafetyFilterNode(RobustLifecycleNode):
         recorded = filter_topics.input_types(spec, proposal_type, self._observer.needs_goal)
         axes = tuple(axis.name for axis in spec.command.axes)
         self._recorder = NodeRecorder(self, fixed, self._timing, spec.hash, axes, recorded)
+        self._resources.callback(self._recorder.close)
+        self._resources.callback(self._swap.close)  # goes first: it may still have something to record
         self._recorder.event("configured", self._filter)
         parts = LoopParts(self._filter, self._operator, self._swap, self._recorder, self._status, self._observer)
         show = self._show_state
-        self._loop = FilterLoop(
-            self, spec, self._timing, parts, watch, show, proposal_type, MAX_CANDIDATES
-        )
+        self._loop = FilterLoop(self, spec, self._timing, parts, watch, show, proposal_type, MAX_CANDIDATES)
         self._others = OtherPublishers(self, self._loop.command_topic)
+        self._listeners = Listeners(self._loop.command_topic)
         self._report = FilterReport(
             self,
             spec.name,
@@ -148,8 +152,7 @@ class SafetyFilterNode(RobustLifecycleNode):
 
     def destroy_node(self) -> None:
         """Release the loader's and the recorder's thread, then the node."""
-        self._swap.close()
-        self._recorder.close()
+        self._resources.close()
         super().destroy_node()
 
     # Lifecycle.
@@ -259,7 +262,13 @@ class SafetyFilterNode(RobustLifecycleNode):
             self._show_state()
         self._operator.check_heartbeat(self._loop.armed)
         self._report.publish_state_if_changed()
-        if self._autostart and self.lifecycle_state == "inactive" and time.monotonic() >= self._retry_s:
+        if self._autostart and self.lifecycle_state == "inactive":
+            self._try_to_arm()
+
+    def _try_to_arm(self) -> None:
+        """Arm once the base hears commands: then the first that it hears is the first that was sent."""
+        heard = self._loop.knows_start if self._lockstep else self._listeners.hear()
+        if heard and time.monotonic() >= self._retry_s:
             self._retry_s = time.monotonic() + AUTOSTART_RETRY_S
             self.trigger_activate()
 
@@ -279,7 +288,7 @@ class SafetyFilterNode(RobustLifecycleNode):
             holding=self._operator.holding,
             others=self._others.names,
             calibration=self._calibration.text(self._swap.in_force),
-            waiting_for=self._loop.inputs.absent(),
+            waiting_for=(*self._listeners.missing, *self._loop.inputs.absent()),
         )
 
     def _show_state(self) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from safe_rl_ros.algorithms.base import Algorithm
 from safe_rl_ros.bundle import Bundle, load_bundle
+from safe_rl_ros.config import dump_yaml
 from safe_rl_ros.envs.robot_env import make_robot_env
 from safe_rl_ros.ros.filter_parameters import parameters_of
 from safe_rl_ros.ros.robot_backend import RosBackend
@@ -33,6 +34,40 @@ def _domain_id(config: SessionConfig) -> int | None:
     if not text.isdecimal():
         raise ConfigError(f"environment variable ROS_DOMAIN_ID = {text!r}, expected 0 to 232")
     return int(text)
+
+
+def make_supervisor(config: SessionConfig, directory: Path) -> Supervisor:
+    """Return what starts and ends the session's processes; this process looks for them where they are.
+
+    Raises:
+        ConfigError: the task is simulated and has no robot.
+    """
+    if config.simulated:
+        raise ConfigError(f"task {config.task.name!r} is simulated and has no robot: it cannot run over ROS")
+    supervisor = Supervisor(_domain_id(config), directory / "log")
+    os.environ.update(ros_variables(supervisor.domain_id))
+    return supervisor
+
+
+def files_of(directory: Path) -> dict[str, str]:
+    """Return the node parameters that every process of a run's session has."""
+    return {"robot": str(directory / "robot.yaml"), "task": str(directory / "task.yaml"), "executor": EXECUTOR}
+
+
+def start_robot(supervisor: Supervisor, config: SessionConfig, directory: Path) -> None:
+    """Start the twin, randomised as the session says, and the filter.
+
+    Raises:
+        BackendError: a process died or did not appear in time.
+    """
+    common = {**files_of(directory), "timing": config.ros.timing}
+    twin = {**common, "simulator": config.simulator or "spec"}
+    if config.randomisation is not None:  # the session's own, which an evaluation may have changed
+        twin["randomisation"] = str(directory / "log" / "randomisation.yaml")
+        Path(twin["randomisation"]).write_text(dump_yaml(config.randomisation), encoding="utf-8")
+    supervisor.start("twin", "safe_rl_ros.ros.twin_node", ros_arguments(twin))
+    arguments = ros_arguments({**common, "autostart": True, **parameters_of(config.filter)})
+    supervisor.start("safety_filter", "safe_rl_ros.ros.safety_filter_node", arguments)
 
 
 class ExternalSession(RobotSession):
@@ -76,7 +111,7 @@ class ExternalSession(RobotSession):
         )
         try:
             self._backend.wait_ready(check)
-            super().__init__(make_robot_env(spec, config.robot_task, backend=self._backend), spec)
+            super().__init__(make_robot_env(spec, config.robot_task, backend=self._backend), spec, directory)
         except BaseException:
             self._backend.close()
             raise
@@ -126,26 +161,14 @@ class RosSession(ExternalSession):
             BackendError: a process died or did not appear in time; nothing is left running.
             ConfigError: the task is simulated and has no robot.
         """
-        if config.simulated:
-            raise ConfigError(f"task {config.task.name!r} is simulated and has no robot: it cannot run over ROS")
-        self._supervisor = Supervisor(_domain_id(config), directory / "log")
-        # The learner's own participant must look for the others where they are.
-        os.environ.update(ros_variables(self._supervisor.domain_id))
+        self._supervisor = make_supervisor(config, directory)
         try:
-            self._start_nodes(config, directory)
+            start_robot(self._supervisor, config, directory)
             super().__init__(config, directory, domain_id=self._supervisor.domain_id, check=self._supervisor.check)
         except BaseException:
             self._supervisor.stop()
             raise
         logger.info("ROS session on domain %d, logs in %s", self._supervisor.domain_id, directory / "log")
-
-    def _start_nodes(self, config: SessionConfig, directory: Path) -> None:
-        files = {"robot": str(directory / "robot.yaml"), "task": str(directory / "task.yaml")}
-        common = {**files, "timing": config.ros.timing, "executor": EXECUTOR}
-        twin = {**common, "simulator": config.simulator or "spec"}
-        self._supervisor.start("twin", "safe_rl_ros.ros.twin_node", ros_arguments(twin))
-        arguments = ros_arguments({**common, "autostart": True, **parameters_of(config.filter)})
-        self._supervisor.start("safety_filter", "safe_rl_ros.ros.safety_filter_node", arguments)
 
     def deploy(self, algorithm: Algorithm, epoch: int) -> None:
         """As :meth:`ExternalSession.deploy`, and a process that has died is named at once, with its log."""

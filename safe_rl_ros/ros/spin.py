@@ -97,11 +97,12 @@ class DeadlineTicker:
         self.ticks = 0
         self.missed = 0
         self.worst_late_ns = 0
+        self.late_ns = 0
         self.deadline_ns = clock() + period_ns
 
-    def restart(self) -> None:
-        """Begin a fresh period now, for instance when a node is armed; the counters stay."""
-        self.deadline_ns = self._clock() + self.period_ns
+    def restart(self, part: float = 1.0) -> None:
+        """Begin a fresh period now, or its last ``part``, for instance when a node is armed; the counters stay."""
+        self.deadline_ns = self._clock() + round(part * self.period_ns)
 
     def remaining_s(self) -> float:
         """Return the seconds to the next deadline; zero or negative when a tick is due."""
@@ -118,6 +119,7 @@ class DeadlineTicker:
         self.deadline_ns += (missed + 1) * self.period_ns
         self.ticks += 1
         self.missed += missed
+        self.late_ns = late_ns
         self.worst_late_ns = max(self.worst_late_ns, late_ns)
         return missed
 

@@ -56,7 +56,7 @@ class CalibrationRequest:
     """What to calibrate for.
 
     ``lead_steps``: None takes the decisions that the robot needs to come to a stop. ``window_steps``: None takes the
-    critic's horizon 1/(1 - safety_gamma), or the whole episode if ``whole_episode``. ``certify``: episodes in closed
+    critic's horizon 1/(1 - its discount), or the whole episode if ``whole_episode``. ``certify``: episodes in closed
     loop, None for none. ``max_episodes`` bounds the search for ``failing`` failing episodes.
 
     Raises:
@@ -103,10 +103,11 @@ class CalibrationRequest:
     def window(self, config: SessionConfig) -> Window:
         """Return the window, with what is None taken from the run's configuration."""
         lead = stopping_steps(config.robot_spec) if self.lead_steps is None else self.lead_steps
-        gamma = getattr(config.algorithm, "safety_gamma", None)
         length = self.window_steps
-        if length is None and not self.whole_episode and gamma is not None:
-            length = max(1, round(1.0 / (1.0 - gamma)))
+        if length is None and not self.whole_episode:
+            # Those that learn from a robot's steps discount failures by a key of their own, offline ones by gamma.
+            settings = config.algorithm.model_dump()
+            length = max(1, round(1.0 / (1.0 - settings.get("safety_gamma", settings["gamma"]))))
         return Window(lead, length)
 
 

@@ -11,13 +11,13 @@ import numpy as np
 
 from safe_rl_ros.algorithms.critic_fitting import VIOLATION_COST
 from safe_rl_ros.bundle import Bundle
-from safe_rl_ros.data.dataset import load_transitions
 from safe_rl_ros.envs.robot_env import RobotEnv, make_robot_env
 from safe_rl_ros.policies import HasDensity
 from safe_rl_ros.safety.calibration import RiskTrace
 from safe_rl_ros.safety.contracts import FilterConfig
 from safe_rl_ros.safety.wrapper import SafetyFilterWrapper
 from safe_rl_ros.training.evaluation import Evaluation, sample_action
+from safe_rl_ros.training.logged_data import load_logged
 from safe_rl_ros.training.rollout import ROLLOUT_STREAM, EpisodeTally, episode_seed, stream
 from safe_rl_ros.training.session import make_action_filter
 from safe_rl_ros.training.session_config import SessionConfig
@@ -58,7 +58,7 @@ class Twin:
     def __init__(self, config: SessionConfig) -> None:
         """Build the environment of a session. Raises ConfigError if its robot or task is wrong."""
         self.spec = config.robot_spec
-        self._env: RobotEnv = make_robot_env(self.spec, config.robot_task)
+        self._env: RobotEnv = make_robot_env(self.spec, config.robot_task, randomisation=config.randomisation)
         self._wrapper: SafetyFilterWrapper | None = None
 
     @property
@@ -159,17 +159,20 @@ def record_failing(
 
 
 def read_recording(path: str | Path, bundle: Bundle) -> Recording:
-    """Return the episodes of a data set (see :mod:`safe_rl_ros.data.dataset`), judged by the bundle's critic.
+    """Return the episodes of a data set, judged by the bundle's critic.
+
+    It is of any container that is read, or plain transitions (:mod:`safe_rl_ros.training.logged_data`).
 
     An episode ends with ``terminated`` or ``truncated``, or at its first row whose ``cost`` is a violation, which is
     the failure that the critic predicts: a graded cost below .5 is none. The risk is that of ``action_executed``, which
     is the shaped command.
 
     Raises:
-        ConfigError: the file is wrong, or a filter replaced commands in it: its failures are not those of a policy
-            without veto.
+        ConfigError: the data set is wrong or of another robot, or a filter replaced commands in it: its failures are
+            not those of a policy without veto.
     """
-    batch = load_transitions(path, bundle.obs_dim, bundle.act_dim)
+    manifest = bundle.manifest
+    batch = load_logged(path, tuple(manifest.obs_names), bundle.act_dim, manifest.robot_spec_hash).batch
     replaced = int(batch.intervened.sum())
     if replaced:
         raise ConfigError(

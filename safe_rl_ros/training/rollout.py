@@ -32,20 +32,23 @@ class EpisodeEnd(NamedTuple):
 class Rollout:
     """One epoch.
 
-    ``batch``: the rows for the learner. ``episodes``: those that ended, ``ends`` where each did. ``cut``: the last one
-    was given up unfinished; False where unfinished episodes go on in the next epoch. ``vetoes`` counts steps whose
-    proposal was replaced, ``shadow_vetoes`` those where it would have been, ``violations`` those with a margin that is
-    not positive.
+    ``batch``: the rows for the learner. ``episodes``: those that ended, ``ends`` where each did. ``cut``: how many were
+    given up unfinished, as the last one may be; 0 where unfinished episodes go on in the next epoch. ``vetoes`` counts
+    steps whose proposal was replaced, ``shadow_vetoes`` those where it would have been, ``violations`` those with a
+    margin that is not positive. ``aside``: rows for the buffer alone, not the deployed policy's own, each stretch
+    closed. ``counts``: more columns for the metrics.
     """
 
     batch: TransitionBatch
     episodes: list[EpisodeStats]
-    cut: bool
+    cut: int
     vetoes: int
     latencies_s: list[float] = field(default_factory=list)
     ends: list[EpisodeEnd] = field(default_factory=list)
     shadow_vetoes: int = 0
     violations: int = 0
+    aside: TransitionBatch | None = None
+    counts: dict[str, float] = field(default_factory=dict)
 
     @property
     def stats(self) -> EpochStats:
@@ -54,7 +57,7 @@ class Rollout:
         A failure is an episode with a violation, whether or not that ended it; a cut episode counts as one without.
         """
         return EpochStats(
-            episodes=len(self.episodes) + int(self.cut),
+            episodes=len(self.episodes) + self.cut,
             failures=sum(episode.failure or episode.violations > 0 for episode in self.episodes),
             episode_costs=tuple(episode.cost for episode in self.episodes),
         )

@@ -15,6 +15,8 @@ from safe_rl_ros.algorithms import has_recovery
 from safe_rl_ros.algorithms.base import Algorithm
 from safe_rl_ros.bundle import Bundle, ThresholdMode, load_bundle, save_bundle
 from safe_rl_ros.envs.observation import CommandMap
+from safe_rl_ros.envs.parameter_log import FILE as PARAMETERS
+from safe_rl_ros.envs.parameter_log import ParameterLog
 from safe_rl_ros.envs.robot_env import make_robot_env
 from safe_rl_ros.envs.robot_spec import RobotSpec
 from safe_rl_ros.inference import SafetyCritic
@@ -89,9 +91,11 @@ class Session(Protocol):
 class RobotSession:
     """What sessions on a robot or its twin share: one filtered environment, every epoch begun on a fresh episode."""
 
-    def __init__(self, env: gymnasium.Env[Any, Any], spec: RobotSpec) -> None:
-        """Take the environment and the robot."""
+    def __init__(self, env: gymnasium.Env[Any, Any], spec: RobotSpec, directory: Path | None = None) -> None:
+        """Take the environment, the robot, and where the parameters of a randomised twin are logged."""
         self.env = env
+        if directory is not None:
+            env.unwrapped.on_episode = ParameterLog(directory / PARAMETERS).add  # type: ignore[attr-defined]
         self.obs_dim = int(env.observation_space.shape[0])  # type: ignore[index]
         self.act_dim = int(env.action_space.shape[0])  # type: ignore[index]
         self.obs_names: tuple[str, ...] = tuple(env.unwrapped.observer.names)  # type: ignore[attr-defined]
@@ -208,11 +212,12 @@ class InProcessSession(RobotSession):
     """Twin, filter and learner in this process: the fast way, with the same decision code."""
 
     def __init__(self, config: SessionConfig, directory: Path | None = None) -> None:
-        """Build the environment and arm the filter; ``directory`` is not needed here."""
+        """Build the environment and arm the filter; into ``directory`` go the parameters of a randomised twin."""
         spec = config.robot_spec
         self._config = config
         self.filter = make_action_filter(spec, config.filter)
-        super().__init__(SafetyFilterWrapper(make_robot_env(spec, config.robot_task), self.filter), spec)
+        env = make_robot_env(spec, config.robot_task, randomisation=config.randomisation)
+        super().__init__(SafetyFilterWrapper(env, self.filter), spec, directory)
         self.filter.activate()
 
     def deploy(self, algorithm: Algorithm, epoch: int) -> None:

@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from safe_rl_ros.algorithms import AlgorithmConfig, can_start_as_another, has_recovery, is_offline
 from safe_rl_ros.config import GrownModel, StrictModel, apply_overrides, build, dump_yaml, read_yaml
+from safe_rl_ros.envs.randomisation import Randomisation, load_randomisation
 from safe_rl_ros.envs.robot_parts import Simulator
 from safe_rl_ros.envs.robot_spec import RobotSpec, load_robot_spec
 from safe_rl_ros.envs.tasks.hazard_nav import HazardNavConfig
@@ -45,7 +46,7 @@ TaskConfig = Annotated[HazardNavConfig | SimulatedTaskConfig, Field(discriminato
 class SessionConfig(GrownModel):
     """A training session. Written resolved to ``runs/<name>/config.yaml``, which reads back to itself."""
 
-    younger: ClassVar[frozenset[str]] = frozenset({"data", "simulator"})
+    younger: ClassVar[frozenset[str]] = frozenset({"data", "simulator", "randomisation"})
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Name of the run's directory.")
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of layouts, exploration, networks and filter.")
@@ -54,6 +55,11 @@ class SessionConfig(GrownModel):
     )
     simulator: Simulator | None = Field(
         None, description="What moves the robot's twin; by default what the robot spec says."
+    )
+    randomisation: Randomisation | None = Field(
+        None,
+        description="Domain randomisation of the robot's twin: inline, a file, or a name in config/randomisation."
+        " Training, evaluation and calibration alike; a real robot ignores it.",
     )
     task: TaskConfig = Field(description="The task: inline, or the name of a file in config/tasks.")
     algorithm: AlgorithmConfig
@@ -69,6 +75,11 @@ class SessionConfig(GrownModel):
     @classmethod
     def _task_from_file(cls, value: Any) -> Any:
         return _named(read_task(value)[0] if isinstance(value, str) else value)
+
+    @field_validator("randomisation", mode="before")
+    @classmethod
+    def _randomisation_from_file(cls, value: Any) -> Any:
+        return load_randomisation(value) if isinstance(value, str) else value
 
     @field_validator("data", mode="before")
     @classmethod
@@ -86,6 +97,8 @@ class SessionConfig(GrownModel):
             raise ValueError(
                 f"simulator is {self.simulator!r}, but task {self.task.name!r} has no robot: it brings its simulation"
             )
+        elif self.randomisation is not None:
+            raise ValueError(f"randomisation is given, but task {self.task.name!r} has no robot whose twin it changes")
         elif self.robot is not None:
             raise ValueError(f"robot is {self.robot!r}, but task {self.task.name!r} is simulated and has no robot")
         elif self.data is None and training.steps_per_epoch % training.num_envs:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from safe_rl_ros.config import load_config
+from safe_rl_ros.envs.randomisation import load_randomisation
 from safe_rl_ros.training.evaluation import EVALUATION_EPOCH, Evaluation, sample_action
 from safe_rl_ros.training.report import Trace
 from safe_rl_ros.training.rollout import ROLLOUT_STREAM, episode_seed, stream
@@ -40,6 +41,19 @@ def without_veto(config: SessionConfig) -> SessionConfig:
     return config.model_copy(update={"filter": config.filter.model_copy(update={"critic": "off"})})
 
 
+def with_randomisation(config: SessionConfig, name: str | None) -> SessionConfig:
+    """Return the configuration with another randomisation of the twin: a file, a name, ``none``; None: its own.
+
+    Raises:
+        ConfigError: the file is missing or wrong, or the task has no robot.
+    """
+    if name is None:
+        return config
+    if config.simulated:
+        raise ConfigError(f"randomisation {name!r} is given, but task {config.task.name!r} has no robot's twin")
+    return config.model_copy(update={"randomisation": None if name == "none" else load_randomisation(name)})
+
+
 def evaluate_run(
     run: Path,
     open_session: SessionFactory,
@@ -47,14 +61,16 @@ def evaluate_run(
     seed: int,
     *,
     veto: bool = True,
+    randomisation: str | None = None,
     flag: StopFlag | None = None,
     on_episode: Callable[[EpisodeStats], None] | None = None,
 ) -> Evaluation:
     """Evaluate a run's bundle on fresh layouts, with the filter as configured or without the critic's veto.
 
-    A policy learned from data acts as it did in its evaluations (``data.deterministic``), others by samples.
+    A policy learned from data acts as it did in its evaluations (``data.deterministic``), others by samples. The twin
+    is randomised as in training unless ``randomisation`` says otherwise, see :func:`with_randomisation`.
     """
-    config = load_run(run)
+    config = with_randomisation(load_run(run), randomisation)
     deterministic = config.data is not None and config.data.deterministic
     config = config.model_copy(update={"data": None})  # it is to act now, whether or not it did in training
     session = open_session(config if veto else without_veto(config), run)

@@ -154,6 +154,8 @@ class Trainer:
             on_step=on_step,
         )
         collected = time.perf_counter()
+        if rollout.aside is not None:
+            self.buffer.add(rollout.aside)  # before the rollout, whose rows are the buffer's newest
         self.buffer.add(rollout.batch)
         learned = self.algorithm.update(rollout.batch, self.buffer, rollout.stats)
         end = time.perf_counter()
@@ -162,6 +164,7 @@ class Trainer:
         durations = Durations(wall_s=end - start, rollout_s=collected - begun, learner_s=end - collected)
         costs = self.episodes.latest("cost", CVAR_WINDOW)
         row = epoch_metrics(self.epoch, rollout, previous, threshold, durations, costs)
+        row.update(rollout.counts)
         row.update({f"algorithm/{name}": float(value) for name, value in learned.items()})
         self.latencies_s += rollout.latencies_s
         return row

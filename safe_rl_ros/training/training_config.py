@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from safe_rl_ros.config import GrownModel, StrictModel
 
@@ -71,8 +71,12 @@ class DataConfig(StrictModel):
     deterministic: bool = Field(True, description="True if the policy's mean is evaluated, False for its samples.")
 
 
-class RosConfig(StrictModel):
+class RosConfig(GrownModel):
     """How the session's processes talk when the backend is ``ros``."""
+
+    younger: ClassVar[frozenset[str]] = frozenset(
+        {"acting", "nice", "torch_threads", "roll_back_episodes", "roll_back_level"}
+    )
 
     timing: Literal["lockstep", "realtime"] = Field(
         "lockstep", description="lockstep: one period per command; realtime: wall clock."
@@ -84,3 +88,27 @@ class RosConfig(StrictModel):
     domain_id: int | None = Field(
         None, ge=0, le=232, description="ROS_DOMAIN_ID of the session; unset: the environment's, else a free one."
     )
+    acting: Literal["learner", "actor"] = Field(
+        "learner",
+        description="Who acts: the learner itself, between its updates, or actor_node in a process of its own, always"
+        " (with timing realtime).",
+    )
+    nice: int = Field(
+        10, ge=0, le=19, description="With acting actor: by how much the learner's process gives way to the others."
+    )
+    torch_threads: int = Field(1, ge=1, le=256, description="With acting actor: the learner's compute threads.")
+    roll_back_episodes: int = Field(
+        0,
+        ge=0,
+        le=10_000,
+        description="With acting actor: episodes after which a newer bundle is compared with the first one; if its"
+        " returns are lower (rank-sum test), or at its first failure, the robot goes back and the session ends;"
+        " 0: never.",
+    )
+    roll_back_level: float = Field(0.05, ge=0, le=0.5, description="Level of that test, one-sided.")
+
+    @model_validator(mode="after")
+    def _actor_in_real_time(self) -> RosConfig:
+        if self.acting == "actor" and self.timing != "realtime":
+            raise ValueError(f"acting is 'actor' and timing {self.timing!r}: an actor needs 'realtime'")
+        return self

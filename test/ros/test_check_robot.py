@@ -24,7 +24,8 @@ from safe_rl_ros.checks.motion import refusals  # noqa: E402
 from safe_rl_ros.checks.outcome import Findings, Outcome  # noqa: E402
 from safe_rl_ros.checks.robot import check_robot  # noqa: E402
 from safe_rl_ros.checks.safety import check_press  # noqa: E402
-from safe_rl_ros.ros.robot_motion import Mover, move_axes, press_estop  # noqa: E402
+from safe_rl_ros.ros.robot_motion import Mover, move_axes  # noqa: E402
+from safe_rl_ros.ros.robot_press import press_estop  # noqa: E402
 from safe_rl_ros.ros.robot_probe import RobotProbe  # noqa: E402
 from safe_rl_ros.ros.supervisor import Supervisor  # noqa: E402
 
@@ -119,7 +120,8 @@ def test_a_joint_that_is_sent_to_positions_is_measured_and_comes_back(ros_domain
         checks = {check.name: check for check in move_axes(Mover(probe, through_filter=False))}
         commands = np.array(robot.commands)[:, 0]
     assert {check.outcome for check in checks.values()} == {Outcome.PASS}
-    assert set(checks) == {f"shoulder_pan_joint: {name}" for name in ("latency", "sign", "scale", "back")}
+    told = ("latency", "sign", "scale", "back", "no other joint moves", "velocity against position", "fastest")
+    assert set(checks) == {f"shoulder_pan_joint: {name}" for name in told}
     assert checks["shoulder_pan_joint: scale"].value == pytest.approx(1.0, abs=0.05)
     assert (commands.min(), commands.max()) == (pytest.approx(0.225), pytest.approx(0.3))  # to the middle
     assert commands[-1] == pytest.approx(0.3)
@@ -164,6 +166,10 @@ def test_with_the_filter_motions_go_through_it_and_the_emergency_stop_stops(tmp_
     assert "linear_x: stops when proposals end" in {name for _, name in checks}
     assert checks["emergency stop", "latches"]["outcome"] == "pass"
     assert checks["emergency stop", "stop command"]["value"] < 0.25
+    # It was pressed while the twin moved; 0.1 m/s take 0.025 s at 4 m/s^2, on a grid of 0.1 s for filter, twin and us.
+    pressed = checks["emergency stop", "linear_x: rests though proposals go on"]
+    assert pressed["outcome"] == "pass"
+    assert pressed["value"] < 0.5
     # It stays latched, which is told, and nothing is moved any more.
     assert later[node, "stop"]["measured"] == "operator (service)"
     assert "latched a stop" in later["motion", "not moved"]["measured"]

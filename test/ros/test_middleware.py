@@ -17,14 +17,11 @@ from safe_rl_ros.ros import middleware  # noqa: E402
 from safe_rl_ros.ros.middleware import LOCAL_PROFILE, PROFILE_VARIABLES, RANGE, TRANSPORTS  # noqa: E402
 from safe_rl_ros.ros.supervisor import Supervisor  # noqa: E402
 
+if not middleware.uses_fast_dds():
+    pytest.skip("another middleware than Fast DDS", allow_module_level=True)
+
 FOUND_WITHIN_S = 2.5
 """Fast DDS alone takes up to 3.5 s; with the profile it was .3 s at most."""
-
-
-@pytest.fixture(autouse=True)
-def fast_dds(request):
-    if "process" not in request.node.name and not middleware.uses_fast_dds():
-        pytest.skip("another middleware than Fast DDS")
 
 
 def profile_of(environment):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import resource
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -81,3 +83,21 @@ def test_apply_asks_only_for_what_is_wanted(monkeypatch):
         "realtime.cpu_affinity": "set_affinity",
         "realtime.scheduling": "set_fifo",
     }
+
+
+PRIORITY = """
+import os
+from safe_rl_ros.ros import realtime
+os.nice(3)
+outcomes = [realtime.lower_priority(nice) for nice in (7, 5)]
+group = open("/proc/self/autogroup").read() if os.path.exists("/proc/self/autogroup") else f"nice {os.nice(0)}"
+print(outcomes, os.getpriority(os.PRIO_PROCESS, 0), group.strip().split("nice ")[1])
+"""
+
+
+def test_a_learner_gives_way_with_its_whole_session_and_never_takes_more_than_it_had():
+    result = subprocess.run(
+        [sys.executable, "-c", PRIORITY], capture_output=True, text=True, timeout=60, start_new_session=True, check=True
+    )
+    nice = max(7, os.getpriority(os.PRIO_PROCESS, 0) + 3)
+    assert result.stdout.strip() == f"{['in force'] * 2} {nice} {nice}"

@@ -318,8 +318,9 @@ def realtime(**parameters):
         yield setup, harness, feed
 
 
-def test_realtime_publishes_a_stop_every_period_from_the_start():
+def test_realtime_publishes_a_stop_every_period_from_arming_on():
     with realtime() as (setup, harness, _):
+        assert setup.run(lambda: harness.commands)
         harness.commands.clear()
         harness.command_times.clear()
         setup.settle(1.05)

@@ -57,6 +57,16 @@ class Driver:
         self.command(values, before)
         assert self.setup.run(lambda: self.stamp != before)
 
+    def follow(self, backend, seed):
+        """Reset and step twin and ``backend`` alike; both show the same, bit for bit. Return the reset's answer."""
+        answer, expected = self.call_reset(seed), backend.reset(seed)
+        assert self.odometry[-1][1].position.tobytes() == expected.position.tobytes()
+        for _ in range(3):
+            self.step([0.3, 0.7])
+            expected = backend.step(np.array([0.3, 0.7])).state
+        assert self.odometry[-1][1].position.tobytes() == expected.position.tobytes()
+        return answer
+
     def call_reset(self, seed):
         self.setup.node.set_parameters([Parameter("reset_seed", value=seed)])
         assert self.reset.wait_for_service(timeout_sec=5.0)
@@ -118,14 +128,7 @@ def test_reset_is_seeded_and_equal_to_the_twin_in_process(lockstep):
     backend = MujocoBackend(SPEC, HazardNav(TASK, SPEC.footprint_radius_m).layout)
     for seed in (3, 4, 3):
         before = driver.stamp
-        answer = driver.call_reset(seed)
-        assert answer == {"stamp_ns": before + RESET_GAP_NS, "seed": seed}
-        expected = backend.reset(seed)
-        assert driver.odometry[-1][1].position.tobytes() == expected.position.tobytes()
-        for _ in range(3):
-            driver.step([0.3, 0.7])
-            expected = backend.step(np.array([0.3, 0.7])).state
-        assert driver.odometry[-1][1].position.tobytes() == expected.position.tobytes()
+        assert driver.follow(backend, seed) == {"stamp_ns": before + RESET_GAP_NS, "seed": seed}
 
 
 def test_realtime_keeps_its_rate_and_stops_when_commands_end():

@@ -49,13 +49,7 @@ def test_a_node_uses_the_simulator_of_its_parameter_or_spec(by: str, tmp_path: P
         assert driver.setup.run(lambda: "/twin" in driver.setup.harness.diagnostics, 3.0)
         assert setup.harness.diagnostics["/twin"]["simulator"] == "pybullet"
         for seed in (3, 4, 3):
-            driver.call_reset(seed)
-            expected = backend.reset(seed)
-            assert driver.odometry[-1][1].position.tobytes() == expected.position.tobytes()
-            for _ in range(3):
-                driver.step([0.3, 0.7])
-                expected = backend.step(np.array([0.3, 0.7])).state
-            assert driver.odometry[-1][1].position.tobytes() == expected.position.tobytes()
+            driver.follow(backend, seed)
 
 
 def test_lockstep_in_a_process_of_its_own_equals_the_twin_here(tmp_path: Path, ros_domain_id: int) -> None:

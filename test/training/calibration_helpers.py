@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from safe_rl_ros.bundle import Bundle, load_bundle, save_bundle
+from safe_rl_ros.data.containers import open_sink
 from safe_rl_ros.data.dataset import save_transitions
+from safe_rl_ros.data.episodes import DatasetInfo, from_batch
 from safe_rl_ros.envs.robot_env import make_robot_env
 from safe_rl_ros.inference import GaussianPolicy, SafetyCritic
 from safe_rl_ros.training.risk_traces import Twin
@@ -98,6 +100,23 @@ def transitions(run: Path, episodes: list[Episode]) -> TransitionBatch:
         behaviour_mean=mean, behaviour_std=std, reward=np.zeros(rows, np.float32), cost=cost,
         margin=np.zeros(rows, np.float32), terminated=terminated, truncated=truncated, next_obs=obs,
     )  # fmt: skip
+
+
+def minari_dataset(run: Path, path: Path, **changes) -> Path:
+    """Write the whole episodes as a Minari data set; a state leads to the next row's."""
+    rows = transitions(run, EPISODES)
+    whole = sum(length for length, _, closed in EPISODES if closed)
+    batch = TransitionBatch(*(getattr(rows, each.name)[:whole] for each in dataclasses.fields(rows)))
+    ends = batch.terminated | batch.truncated
+    batch = dataclasses.replace(batch, next_obs=np.where(ends[:, None], batch.obs, np.roll(batch.obs, -1, axis=0)))
+    spec = load_run(run).robot_spec
+    names = make_robot_env(spec, load_run(run).task).observer.names
+    described = {"name": "drives", "task": "hazard_nav", "robot_spec_hash": spec.hash, "obs_names": names}
+    described |= {"axes": [axis.name for axis in spec.command.axes], "max_episode_steps": 60}
+    with open_sink(path, DatasetInfo(**(described | changes))) as sink:
+        for episode in from_batch(batch):
+            sink.add(episode)
+    return path
 
 
 def dataset(run: Path, path: Path, **changes) -> Path:

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from calibration_helpers import bundle_of, dataset, write_run
+from calibration_helpers import bundle_of, dataset, minari_dataset, write_run
 from typer.testing import CliRunner
 
+from safe_rl_ros.algorithms.offline.fisor import FISORConfig
+from safe_rl_ros.algorithms.offline.safety_critic import SafetyCriticOfflineConfig
 from safe_rl_ros.bundle import certificate_problems, load_bundle
 from safe_rl_ros.cli import app
 from safe_rl_ros.envs.robot_env import make_robot_env
@@ -175,6 +177,12 @@ def test_window_defaults_come_from_the_run(config: SessionConfig) -> None:
     assert dataclasses.replace(QUICK, lead_steps=0, window_steps=4).window(config) == Window(0, 4)
 
 
+@pytest.mark.parametrize("kind", [SafetyCriticOfflineConfig, FISORConfig])
+def test_an_offline_critics_window_is_the_horizon_of_its_gamma(kind, config: SessionConfig) -> None:
+    settings = kind(gamma=0.95)
+    assert QUICK.window(config.model_copy(update={"algorithm": settings})) == Window(3, 20)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -244,16 +252,28 @@ def test_command_writes_its_results_and_replaces_older_ones(run: Path, tmp_path:
     [
         (["{run}", "--run", "{run}"], "is a run already"),
         (["{tmp}/data.npz"], "needs --run"),
-        (["{tmp}/nothing"], "neither the directory of a run nor an .npz"),
-        (["{tmp}"], "config.yaml does not exist"),
+        (["{tmp}/nothing"], "does not exist, expected the directory of a run or a data set"),
+        (["{tmp}"], "is not the directory of a run"),
+        (["{tmp}/drives"], "needs --run"),
+        (["{tmp}", "--run", "{run}"], "is no data set"),
         (["{run}", "--failing", "5"], "needs at least 19"),
     ],
 )
 def test_command_refuses_with_one_clear_error(arguments: list[str], message: str, run: Path, tmp_path: Path) -> None:
     dataset(run, tmp_path / "data.npz")
+    minari_dataset(run, tmp_path / "drives")
     result = invoke("calibrate", *(a.format(run=run, tmp=tmp_path) for a in arguments))
     assert isinstance(result.exception, ConfigError | CalibrationError)
     assert message in str(result.exception)
+
+
+def test_command_takes_a_minari_data_set(run: Path, tmp_path: Path) -> None:
+    drives = minari_dataset(run, tmp_path / "drives")
+    sizes = ["--miss-rate", 0.25, "--lead", 0, "--certify", 2, "-o", tmp_path / "out"]
+    result = invoke("calibrate", drives, "--run", run, *sizes)
+    assert result.exit_code == 0, result.output
+    assert "failing / safe episodes" in result.output
+    assert (tmp_path / "out" / "bundle_calibrated").is_dir()
 
 
 def test_command_tells_when_the_data_came_from_elsewhere(run: Path, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from calibration_helpers import EPISODES, bundle_of, dataset, transitions, write_run
+from calibration_helpers import EPISODES, bundle_of, dataset, minari_dataset, transitions, write_run
 
 from safe_rl_ros.envs.robot_env import make_robot_env
 from safe_rl_ros.training.risk_traces import CALIBRATION_EPOCH, Twin, read_recording, record_failing
@@ -110,3 +110,17 @@ def test_a_data_set_gives_its_episodes_and_the_risk_of_what_was_executed(run: Pa
         trace, first = (recording.traces[2], 16) if row >= 16 else (trace, first)
         expected = bundle.risk(batch.obs[row], batch.action_executed[row][None])[0]
         assert trace.risks[row - first] == expected
+
+
+def test_a_minari_data_set_gives_the_same_episodes_and_must_be_of_the_robot(run: Path, config, tmp_path: Path) -> None:
+    twin = Twin(config)
+    bundle = bundle_of(run, twin)
+    twin.close()
+    found = read_recording(minari_dataset(run, tmp_path / "drives"), bundle)
+    plain = read_recording(dataset(run, tmp_path / "data.npz"), bundle)
+    assert (found.dropped, found.of_policy, len(found.traces)) == (0, True, 4)
+    for ours, theirs in zip(found.traces, plain.traces, strict=True):
+        np.testing.assert_array_equal(ours.risks, theirs.risks)
+        assert ours.failed == theirs.failed
+    with pytest.raises(ConfigError, match="its spec is 1234"):
+        read_recording(minari_dataset(run, tmp_path / "other", robot_spec_hash="1234"), bundle)

@@ -1,0 +1,145 @@
+"""An epoch of experience gathered from the episodes that another process has spooled.
+
+Whole episodes, in the order in which they were made:
+
+- rows that a human commanded never count as the policy's: they go into the buffer only;
+- rows of the deployed networks are the epoch's rollout, until there are enough;
+- rows of older networks, made while the learner was busy: an algorithm that learns from the buffer alone (sac, wcsac,
+  sqrl, recovery_rl, reachability) takes them into its rollout; for the others, whose policy step or constraint needs
+  the deployed policy's own rows, they go into the buffer only, where critics and replayed segments (offtrc, offcpo)
+  see them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from safe_rl_ros.algorithms.off_policy_config import OffPolicyConfig
+from safe_rl_ros.config import StrictModel
+from safe_rl_ros.data.segments import concatenate, is_finished, own_rows, own_stats, taken_rows
+from safe_rl_ros.data.spool import SpooledEpisode, SpoolError, SpoolReader
+from safe_rl_ros.training.rollout import EpisodeEnd, Rollout
+from safe_rl_ros.types import EpisodeStats, Reason, TransitionBatch
+
+logger = logging.getLogger(__name__)
+NEXT = "next_episode"
+
+
+def learns_from_any_policy(config: StrictModel) -> bool:
+    """Return True if an algorithm's update does not care which policy made its rollout."""
+    return isinstance(config, OffPolicyConfig)
+
+
+@dataclass
+class _Epoch:
+    """What has been gathered so far."""
+
+    own: list[TransitionBatch] = field(default_factory=list)
+    aside: list[TransitionBatch] = field(default_factory=list)
+    episodes: list[EpisodeStats] = field(default_factory=list)
+    ends: list[EpisodeEnd] = field(default_factory=list)
+    latencies: list[float] = field(default_factory=list)
+    steps: int = 0
+    cut: int = 0
+    shadow_vetoes: int = 0
+    counts: dict[str, float] = field(
+        default_factory=lambda: {
+            f"actor/{name}": 0.0 for name in ("older_rows", "older_failures", "takeover_rows", "refused_episodes")
+        }
+    )
+
+    def add(self, episode: SpooledEpisode, counts_as_own: bool) -> None:
+        """Sort an episode's rows into the rollout and what goes beside it."""
+        mine, taken = own_rows(episode), taken_rows(episode)
+        if len(taken):
+            self.counts["actor/takeover_rows"] += len(taken)
+            self.aside.append(taken)
+        if not len(mine):
+            return
+        stats = own_stats(episode)
+        if not counts_as_own:
+            self.counts["actor/older_rows"] += len(mine)
+            self.counts["actor/older_failures"] += float(stats.failure)
+            self.aside.append(mine)
+            return
+        self.own.append(mine)
+        self.steps += len(mine)
+        where = ~episode.takeover
+        self.latencies += [float(value) for value in episode.latency_s[where] if np.isfinite(value)]
+        self.shadow_vetoes += int((episode.reason[where] == Reason.SHADOW_VETO.value).sum())
+        if is_finished(episode):
+            self.episodes.append(stats)
+            self.ends.append(EpisodeEnd(self.steps, 0))
+        else:
+            self.cut += 1
+
+    def rollout(self) -> Rollout:
+        """Return the epoch."""
+        batch = concatenate(self.own)
+        return Rollout(
+            batch,
+            self.episodes,
+            cut=self.cut,
+            vetoes=int(batch.intervened.sum()),
+            latencies_s=self.latencies,
+            ends=self.ends,
+            shadow_vetoes=self.shadow_vetoes,
+            violations=int((~(batch.margin > 0.0)).sum()),
+            aside=concatenate(self.aside) if self.aside else None,
+            counts=dict(self.counts),
+        )
+
+
+class Gatherer:
+    """Goes through a spool; where it is, is all that must be kept over a restart."""
+
+    def __init__(self, reader: SpoolReader, *, any_policy: bool) -> None:
+        """Begin at the first episode; ``any_policy``: see :func:`learns_from_any_policy`."""
+        self._reader, self._any_policy = reader, any_policy
+        self.next_number = 0
+
+    def collect(self, networks: str, steps: int, turn: Callable[[bool], None]) -> Rollout:
+        """Return at least ``steps`` rows that count as those of ``networks``, in whole episodes.
+
+        Args:
+            networks: name of what is deployed, see :func:`safe_rl_ros.bundle.identity.networks_id`.
+            steps: rows wanted.
+            turn: called before each episode, with True if there is none yet and it should wait a moment. It may raise:
+                then nothing has been taken.
+        """
+        number, epoch = self.next_number, _Epoch()
+        while epoch.steps < steps:
+            found = self._reader.first_from(number)
+            turn(found is None)
+            if found is None:
+                continue
+            number = found + 1
+            try:
+                episode = self._reader.read(found)
+            except SpoolError as error:
+                logger.error("episode left out: %s", error)
+                epoch.counts["actor/refused_episodes"] += 1
+                continue
+            epoch.add(episode, self._any_policy or episode.notes.networks == networks)
+        self.next_number = number
+        epoch.counts["actor/episodes_waiting"] = float(self._reader.waiting(number))
+        return epoch.rollout()
+
+    def state(self) -> dict[str, np.ndarray[Any, Any]]:
+        """Return what a checkpoint keeps."""
+        return {NEXT: np.array([self.next_number], dtype=np.int64)}
+
+    def restore(self, state: dict[str, np.ndarray[Any, Any]]) -> None:
+        """Go on from :meth:`state`; {} (a run that acted by itself until now) begins at the first episode.
+
+        Raises:
+            ValueError: it is another session's state.
+        """
+        if state and set(state) != {NEXT}:
+            raise ValueError(f"a session that gathers episodes keeps {NEXT!r}, got {sorted(state)}")
+        self.next_number = int(state[NEXT][0]) if state else 0
