@@ -280,8 +280,8 @@ class Plain:
 class Authors:
     """The authors' PyTorch agent from a checkout, as it is."""
 
-    def __init__(self, checkout: Path, hidden: int, seed: int, directory: str) -> None:
-        """Import and build it; its files go to ``directory``."""
+    def __init__(self, checkout: Path, hidden: int, seed: int, directory: str, **changes: Any) -> None:
+        """Import and build it; its files go to ``directory``. ``changes`` are to its settings, by its names."""
         sys.path[:0] = [str(checkout), str(checkout / "torch")]
         torch.manual_seed(seed)
         np.random.seed(seed)  # noqa: NPY002 - their code draws from it
@@ -294,7 +294,7 @@ class Authors:
         rest |= {"n_update_steps": NEW_ROWS + OLD_ROWS, "lr": 3e-4, "n_epochs": 100, "max_grad_norm": 1.0}
         rest |= {"gae_coeff": 0.97, "len_replay_buffer": BUFFER, "cost_d": 0.025, "cost_alpha": 0.125}
         nets = {"activation": "ReLU", "log_std_init": -1.0}
-        self.agent = Agent(argparse.Namespace(**sizes, **region, **rest, **nets))
+        self.agent = Agent(argparse.Namespace(**(sizes | region | rest | nets | changes)))
 
     def policy(self, obs: Any) -> tuple[Any, Any]:
         """Return mean and std of their policy, on [-1, 1]."""

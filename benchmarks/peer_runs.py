@@ -1,8 +1,7 @@
 """The runs of ``peers``: ours and OmniSafe's, each in a child process; a finished one is kept as a file of figures.
 
 A run is a :class:`Job`; its file holds the request (the job with all its settings) and :class:`RunFigures`. A job whose
-file was made by the same request is not run again. Our own runs go on from their checkpoint after an interruption,
-OmniSafe's (which has none) start over.
+file was made by the same request is not run again. An interrupted run starts over, so that its time is all of it.
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ from typing import Any
 from benchmarks import peer_shim
 from safe_rl_ros.training.run import prepare_directory
 from safe_rl_ros.training.session_config import SessionConfig, compose_session
-from safe_rl_ros.types import ConfigError
 
 HERE = Path(__file__).resolve().parent
 OURS = ("offtrc", "trc", "cpo")
@@ -28,6 +26,8 @@ PEERS = ("CPO", "PPOLag", "TRPOLag", "SACLag")
 TASK, TASK_ID = "point_goal", "SafeRlRos/PointGoal-v0"
 COST_LIMIT = 25.0
 """Episode cost of 1000 steps that OmniSafe's constraint allows, its default; ours allows .025 per step."""
+GRACE_S = 60.0
+"""What children get to end by themselves."""
 EPISODE_KEYS = ("step", "return", "cost", "violations", "length")
 
 
@@ -55,10 +55,15 @@ class Job:
 
 @dataclass(frozen=True)
 class RunFigures:
-    """What a run came to: steps, seconds of training, violations in training, and every finished episode."""
+    """What a run came to: steps, violations in training, every finished episode, and its time.
+
+    ``wall_s`` are the seconds of the training loop, ``cpu_s`` the processor seconds of the whole process with its
+    imports, which do not depend on what else the machine does.
+    """
 
     steps: int
     wall_s: float
+    cpu_s: float
     violations: int
     episodes: list[dict[str, float]]
     versions: dict[str, str]
@@ -76,7 +81,7 @@ class Runner:
         self.folder = folder
         self.peer_python = peer_python
         self._children: set[subprocess.Popen[bytes]] = set()
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
         self._closed = False
 
     def stored(self, job: Job) -> RunFigures | None:
@@ -105,24 +110,22 @@ class Runner:
         return found
 
     def close(self) -> None:
-        """End the children that still run; ours save their state when their input ends."""
-        with self._lock:
+        """End the children that still run, and wait until they have ended."""
+        with self._changed:
             self._closed = True
-            children = set(self._children)
-        for child in children:
-            if child.stdin is not None:
-                child.stdin.close()
-            else:
-                child.terminate()
-        for child in children:
-            try:
-                child.wait(60.0)
-            except subprocess.TimeoutExpired:
-                child.kill()
+            for child in self._children:
+                if child.stdin is not None:
+                    child.stdin.close()  # ours end when their input does
+                else:
+                    child.terminate()
+            if not self._changed.wait_for(lambda: not self._children, GRACE_S):
+                for child in self._children:
+                    child.kill()
 
-    def _run(self, command: list[str], log: Path, *, peer: bool) -> None:
+    def _run(self, command: list[str], log: Path, *, peer: bool) -> float:
+        """Run a child to its end and return the processor seconds that it took."""
         with open(log, "ab") as output:
-            with self._lock:
+            with self._changed:
                 if self._closed:
                     raise RunFailedError("interrupted")
                 child = subprocess.Popen(
@@ -134,11 +137,14 @@ class Runner:
                     env=_child_environment(peer),
                 )
                 self._children.add(child)
-            code = child.wait()
-            with self._lock:
+            _, status, usage = os.wait4(child.pid, 0)
+            child.returncode = os.waitstatus_to_exitcode(status)
+            with self._changed:
                 self._children.discard(child)
-        if code:
-            raise RunFailedError(f"{command[0]} ended with {code}, see {log}")
+                self._changed.notify_all()
+        if child.returncode:
+            raise RunFailedError(f"{command[0]} ended with {child.returncode}, see {log}")
+        return usage.ru_utime + usage.ru_stime
 
     def _train_peer(self, job: Job) -> RunFigures:
         if self.peer_python is None:
@@ -147,20 +153,16 @@ class Runner:
         logs = str((self.folder / "omnisafe_logs").resolve())
         request = peer_request(job) | {"folder": logs, "result": str(result)}
         command = [str(self.peer_python), str(HERE / "peer_trainer.py"), json.dumps(request)]
-        self._run(command, self.folder / f"{job.name}.log", peer=True)
+        cpu_s = self._run(command, self.folder / f"{job.name}.log", peer=True)
         found = json.loads(result.read_text(encoding="utf-8"))
         result.unlink()
-        return RunFigures(**found)
+        return RunFigures(**found, cpu_s=cpu_s)
 
     def _train_ours(self, job: Job) -> RunFigures:
-        config, runs = session_of(job), self.folder / "runs"
-        try:
-            directory = prepare_directory(config, runs, resume=(runs / job.name).exists())
-        except ConfigError:  # what is there was begun with other settings
-            directory = prepare_directory(config, runs, resume=False, overwrite=True)
+        directory = prepare_directory(session_of(job), self.folder / "runs", resume=False, overwrite=True)
         command = [sys.executable, "-m", "safe_rl_ros.training.sweep_worker", str(directory)]
-        self._run(command, self.folder / f"{job.name}.log", peer=False)
-        return read_run(directory)
+        cpu_s = self._run(command, self.folder / f"{job.name}.log", peer=False)
+        return read_run(directory, cpu_s)
 
 
 def session_of(job: Job) -> SessionConfig:
@@ -197,8 +199,8 @@ def _child_environment(peer: bool) -> dict[str, str]:
     return dict(os.environ) | {"PYTHONPATH": os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])}
 
 
-def read_run(directory: Path) -> RunFigures:
-    """Return the figures of a finished run of our trainer.
+def read_run(directory: Path, cpu_s: float) -> RunFigures:
+    """Return the figures of a finished run of our trainer that took ``cpu_s`` processor seconds.
 
     Raises:
         RunFailedError: the run has not finished.
@@ -215,6 +217,7 @@ def read_run(directory: Path) -> RunFigures:
     return RunFigures(
         steps=int(float(rows[-1]["steps"])),
         wall_s=sum(float(row["wall_s"]) for row in rows),
+        cpu_s=cpu_s,
         violations=int(float(rows[-1]["violations_total"])),
         episodes=episodes,
         versions={name: str(value) for name, value in summary.get("versions", {}).items()},

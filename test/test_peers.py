@@ -7,24 +7,26 @@ import json
 import math
 import stat
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-
-sys.path.append(str(Path(__file__).resolve().parent.parent))  # benchmarks are not installed
 
 from benchmarks import peer_runs, peer_trainer, peers
 from benchmarks.peer_runs import Job, RunFailedError, RunFigures, Runner
 from safe_rl_ros.training.sweep_config import as_overrides, load_sweep
 
 CHILD = """#!{python}
-import json, sys
+import json, sys, time
 request = json.loads(sys.argv[2])
 assert sys.argv[1].endswith("peer_trainer.py")
 with open({calls!r}, "a") as file:
     file.write(request["algorithm"] + " ")
 if request["seed"] == 13:
     sys.exit("broken")
+while time.process_time() < 0.2:
+    pass
 episode = {{"step": 900, "return": 2.0, "cost": 5.0, "violations": 1, "length": 100}}
 figures = {{"steps": 1000, "wall_s": 4.0, "violations": 7, "episodes": [episode], "versions": {{"omnisafe": "0"}}}}
 open(request["result"], "w").write(json.dumps(figures))
@@ -35,8 +37,8 @@ def episode(step: int, value: float, violations: int) -> dict[str, float]:
     return {"step": step, "return": value, "cost": 10.0 * violations, "violations": violations, "length": 10}
 
 
-def run(*episodes: dict[str, float], wall_s: float = 2.0, violations: int = 9) -> RunFigures:
-    return RunFigures(1000, wall_s, violations, list(episodes), {})
+def run(*episodes: dict[str, float], cpu_s: float = 2.0, violations: int = 9) -> RunFigures:
+    return RunFigures(1000, 3.0, cpu_s, violations, list(episodes), {})
 
 
 @pytest.fixture
@@ -54,20 +56,20 @@ def test_final_figures_are_those_of_the_last_tenth() -> None:
     assert figures["violations_per_episode"] == 2.0
     assert figures["score"] == 2.0  # 6 / (2 + 1)
     assert figures["violations_in_training"] == 9.0
-    assert figures["steps_per_s"] == 500.0
+    assert (figures["steps_per_cpu_s"], figures["wall_s"]) == (500.0, 3.0)
 
 
 def test_without_an_episode_at_the_end_there_is_no_score() -> None:
     figures = peers.final_figures(run(episode(500, 50.0, 8)))
     assert math.isnan(figures["score"])
-    assert figures["steps_per_s"] == 500.0
+    assert (figures["steps_per_cpu_s"], figures["wall_s"]) == (500.0, 3.0)
 
 
 def test_summary_and_targets_by_hand() -> None:
     runs = [
-        (Job("offtrc", 1, 1000), run(episode(1000, 6.0, 1), wall_s=1.0)),
-        (Job("offtrc", 0, 1000), run(episode(1000, 10.0, 1), wall_s=1.0)),
-        (Job("CPO", 0, 1000), run(episode(1000, 9.0, 2), wall_s=4.0)),
+        (Job("offtrc", 1, 1000), run(episode(1000, 6.0, 1), cpu_s=1.0)),
+        (Job("offtrc", 0, 1000), run(episode(1000, 10.0, 1), cpu_s=1.0)),
+        (Job("CPO", 0, 1000), run(episode(1000, 9.0, 2), cpu_s=4.0)),
     ]
     figures = peers.summarise(runs)
     assert figures["offtrc"]["seeds"] == [0, 1]
@@ -88,7 +90,10 @@ def test_the_plan_goes_seed_by_seed() -> None:
     jobs = peers.plan(options)
     assert [(job.method, job.seed) for job in jobs[:4]] == [("offtrc", 3), ("CPO", 3), ("SACLag", 3), ("offtrc", 4)]
     tuned = as_overrides(load_sweep("point_goal").per_algorithm["offtrc"])
-    assert jobs[0] == Job("offtrc", 3, 50, overrides=(*tuned, "a=1"))  # what was asked for comes last and wins
+    short = "algorithm.max_kl=0.1"
+    assert jobs[0] == Job("offtrc", 3, 50, overrides=(*tuned, short, "a=1"))  # what was asked for comes last and wins
+    options.steps = 600_000
+    assert peers.plan(options)[0] == Job("offtrc", 3, 600_000, overrides=(*tuned, "a=1"))
     assert "training.num_envs=20" in tuned
     assert jobs[1] == Job("CPO", 3, 50, 10, 2)
     assert jobs[2] == Job("SACLag", 3, 50, None, 2)
@@ -101,6 +106,7 @@ def test_a_finished_run_is_kept_and_another_request_is_run(runner: tuple[Runner,
     assert made.stored(Job("CPO", 0, 1000, 100, 1)) is None
     first = made.figures(Job("CPO", 0, 1000, 100, 1))
     assert (first.steps, first.wall_s, first.violations) == (1000, 4.0, 7)
+    assert 0.2 <= first.cpu_s < 1.0  # this child's own, by the operating system
     assert made.figures(Job("CPO", 0, 1000, 100, 1)) == first
     assert made.stored(Job("CPO", 0, 1000, 100, 1)) == first
     assert made.stored(Job("CPO", 0, 2000, 100, 1)) is None
@@ -134,16 +140,35 @@ def test_a_closed_runner_starts_nothing(runner: tuple[Runner, Path]) -> None:
     assert not calls.exists()
 
 
+def test_closing_ends_the_children_that_run(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text(f"#!{sys.executable}\nimport time\nprint('up', flush=True)\ntime.sleep(60)\n")
+    python.chmod(python.stat().st_mode | stat.S_IEXEC)
+    made = Runner(tmp_path / "runs", python)
+    log = made.folder / "omnisafe_CPO_seed0.log"
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(made.figures, Job("CPO", 0, 1000))
+        while not (log.is_file() and "up" in log.read_text()):
+            time.sleep(0.01)
+        begin = time.monotonic()
+        made.close()
+        with pytest.raises(RunFailedError, match="ended with -15"):
+            future.result(10.0)
+    assert time.monotonic() - begin < 10.0
+    assert made.stored(Job("CPO", 0, 1000)) is None
+
+
 def test_our_run_is_read_from_its_tables(tmp_path: Path) -> None:
     with pytest.raises(RunFailedError, match="not finished"):
-        peer_runs.read_run(tmp_path)
+        peer_runs.read_run(tmp_path, 1.0)
     (tmp_path / "summary.json").write_text(json.dumps({"finished": True, "versions": {"numpy": "2"}}))
     (tmp_path / "metrics.csv").write_text("epoch,steps,wall_s,violations_total\n0,100,2.5,4\n1,200,1.5,6\n")
     (tmp_path / "episodes.csv").write_text(
         "epoch,step,env,return,length,cost,violations,failure,goals,vetoes\n1,190,0,3.5,95,12.0,6,0,2,0\n"
     )
-    found = peer_runs.read_run(tmp_path)
-    assert (found.steps, found.wall_s, found.violations, found.versions) == (200, 4.0, 6, {"numpy": "2"})
+    found = peer_runs.read_run(tmp_path, 3.0)
+    assert (found.steps, found.wall_s, found.cpu_s, found.violations) == (200, 4.0, 3.0, 6)
+    assert found.versions == {"numpy": "2"}
     assert found.episodes == [{"step": 190.0, "return": 3.5, "cost": 12.0, "violations": 6.0, "length": 95.0}]
 
 
