@@ -43,6 +43,7 @@ PACKAGE_FILES = $(METADATA) $(shell find $(TREES) -type f -not -name '*.pyc' | L
 CONSTRAINTS := constraints/$(ROS_DISTRO).txt
 STAGE := $(VENV)/.stage
 EXTRAS := ros-$(ROS_DISTRO),pybullet,test
+TEST_WORKERS ?= 2
 # What the installed dependencies follow from.
 DEPENDENCIES = cat setup.py $(CONSTRAINTS); echo '$(EXTRAS)'
 
@@ -59,8 +60,14 @@ help: ## List the targets
 demo: venv ## Train, run a session over ROS 2 with the filter in the loop, evaluate, print the table
 	$(BIN)/safe-rl-ros demo
 
-test: lint ## Linters, types and all tests but the slow ones; PYTEST_ARGS=... is passed on
+# Tests without ROS run beside each other. Those with ROS start processes of their own and watch deadlines: one at a time.
+test: lint ## Linters, types and all tests but the slow ones; with PYTEST_ARGS=... those, one at a time
+ifeq ($(strip $(PYTEST_ARGS)),)
+	$(BIN)/pytest -m 'not ros and not slow' --numprocesses $(TEST_WORKERS) --dist loadfile
+	$(BIN)/pytest -m 'ros and not slow'
+else
 	$(BIN)/pytest $(PYTEST_ARGS)
+endif
 
 test-ros: venv ## Only the tests that need ROS 2, which must be there
 	SAFE_RL_ROS_REQUIRE_ROS=1 $(BIN)/pytest -m 'ros and not slow' $(PYTEST_ARGS)

@@ -110,6 +110,7 @@ setup(
             "pyarrow>=14",
             "pytest>=8",
             "pytest-timeout>=2.3",
+            "pytest-xdist>=3.6",
             "ruff>=0.6",
             "setuptools>=68",
         ],

@@ -71,6 +71,7 @@ def pytest_configure(config: pytest.Config) -> None:
     global _log_dir
     _set_environment()
     _pin_package(_package_root())
+    sys.path.append(str(CHECKOUT))  # benchmarks are not installed; behind everything that is
     _log_dir = tempfile.mkdtemp(prefix="safe_rl_ros_log_")
     os.environ["ROS_LOG_DIR"] = _log_dir
 

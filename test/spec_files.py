@@ -11,9 +11,9 @@ from safe_rl_ros.resources import find_resource
 ARM_VELOCITY = {
     "kind: position": "kind: velocity",
     "stop_profile: hold": "stop_profile: zero",
-    "lower: -2.5, upper: 2.5, rate: 1.5": "lower: -1.0, upper: 1.0, rate: 4.0, stop: 0.0",
-    "lower: -1.5, upper: 1.5, rate: 1.0": "lower: -1.0, upper: 1.0, rate: 4.0, stop: 0.0",
-    "lower: 0.0, upper: 2.4, rate: 1.5": "lower: -1.0, upper: 1.0, rate: 4.0, stop: 0.0",
+    "unit: rad, lower: -2.5, upper: 2.5, rate: 1.5": "unit: rad/s, lower: -1.0, upper: 1.0, rate: 4.0, stop: 0.0",
+    "unit: rad, lower: -1.5, upper: 1.5, rate: 1.0": "unit: rad/s, lower: -1.0, upper: 1.0, rate: 4.0, stop: 0.0",
+    "unit: rad, lower: 0.0, upper: 2.4, rate: 1.5": "unit: rad/s, lower: -1.0, upper: 1.0, rate: 4.0, stop: 0.0",
 }
 """The arm, commanded by joint velocities."""
 

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
-
-sys.path.append(str(Path(__file__).resolve().parent.parent))  # benchmarks are not installed
 
 from benchmarks.chaos.checks import Command, CommandChecks, Decision, Limits, contradicted, judge
 

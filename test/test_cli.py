@@ -72,7 +72,16 @@ def test_a_mistake_is_one_line_and_no_traceback(arguments: list[str], message: s
     assert "Traceback" not in text
 
 
-def test_without_ros_the_message_names_the_way_out(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["train", "csc_hazard_nav.yaml"], 1, "--backend mujoco"),
+        (["check-robot", "rover"], 2, "source a ROS 2 installation"),
+    ],
+)
+def test_without_ros_one_error_names_the_way_out(
+    arguments: list[str], status: int, message: str, tmp_path: Path
+) -> None:
     # A meta-path hook stands for a machine without ROS 2.
     code = (
         "import sys\n"
@@ -82,12 +91,13 @@ def test_without_ros_the_message_names_the_way_out(tmp_path: Path) -> None:
         "            raise ModuleNotFoundError(name, name=name)\n"
         "sys.meta_path.insert(0, Block())\n"
         "from safe_rl_ros.cli import main\n"
-        "sys.argv = ['safe-rl-ros', 'train', 'csc_hazard_nav.yaml']\n"
+        f"sys.argv = {['safe-rl-ros', *arguments]}\n"
         "main()\n"
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert result.returncode == 1
-    assert "--backend mujoco" in result.stdout
+    assert result.returncode == status
+    assert message in result.stdout
+    assert result.stdout.count("error:") == 1
     assert "Traceback" not in result.stdout + result.stderr
 
 

@@ -6,30 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-WITHOUT_ROS = (
-    "import sys\n"
-    "class Block:\n"
-    "    def find_spec(self, name, path=None, target=None):\n"
-    "        if name.split('.')[0] == 'rclpy':\n"
-    "            raise ModuleNotFoundError(name, name=name)\n"
-    "sys.meta_path.insert(0, Block())\n"
-    "from safe_rl_ros.cli import main\n"
-    "sys.argv = ['safe-rl-ros', 'check-robot', 'rover']\n"
-    "main()\n"
-)
-
 
 def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, *arguments]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=60, check=False)
-
-
-def test_without_ros_there_is_one_error(tmp_path: Path) -> None:
-    result = run("-c", WITHOUT_ROS, cwd=tmp_path)
-    assert result.returncode == 2
-    assert "source a ROS 2 installation" in result.stdout
-    assert result.stdout.count("error:") == 1
-    assert "Traceback" not in result.stdout + result.stderr
 
 
 def test_a_robot_that_does_not_exist_is_one_error(tmp_path: Path) -> None:

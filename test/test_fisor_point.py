@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-
-sys.path.append(str(Path(__file__).resolve().parent.parent))  # benchmarks are not installed
 
 from benchmarks import fisor_point, fisor_point_runs
 from benchmarks.fisor_point import QUICK, summarise, targets

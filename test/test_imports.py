@@ -40,8 +40,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "ros": BASE | LEARNING | RUNNING | {"training", "bags", "checks"},
     "cli": BASE | LEARNING | RUNNING | {"training", "bags", "checks", "ros"},
 }
-# The filter decides on a robot: it starts fast and loads no learner. The twin stands in for the robot's base.
-TORCH_FREE_NODES = ["safe_rl_ros.ros.safety_filter_node", "safe_rl_ros.ros.twin_node"]
+# The filter decides on a robot: it starts fast and loads no learner. The actor has the robot while the learner learns.
+# The twin stands in for the robot's base.
+TORCH_FREE_NODES = [f"safe_rl_ros.ros.{name}_node" for name in ("safety_filter", "actor", "twin", "standin")]
 TORCH_FREE = ["safety", "bundle", "inference", "policies", "envs", "messages", "bags", "checks"]
 TORCH_FREE += ["types", "config", "resources"]
 PICKLES = {"pickle", "cloudpickle", "dill", "shelve", "marshal", "joblib"}

@@ -1,96 +1,26 @@
-"""The launch files: what they start, with stand-ins for `launch` that always work, and for real where launch_ros is."""
+"""The launch files: what they start, with stand-ins for `launch` that always work (for real: test_launch_real)."""
 
 from __future__ import annotations
 
 import ast
-import importlib.util
-import os
 import re
-import signal
-import subprocess
-import sys
-import time
 import types
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from rosbags.highlevel import AnyReader
+from launch_stand_ins import ROOT, Recorded, arguments_of, parameters_of, stand_in, start
 
-ROOT = Path(__file__).resolve().parent.parent
 LAUNCH_FILES = sorted((ROOT / "launch").glob("*.launch.py"))
 NODE_SOURCES = ROOT / "safe_rl_ros" / "ros"
 BUILT_IN_PARAMETERS = {"use_sim_time"}
 COMMON_ARGUMENTS = {"use_sim_time", "namespace", "params_file", "log_level"}
-HAS_LAUNCH = importlib.util.find_spec("launch_ros") is not None
-
-
-class Recorded:
-    """Stand-in for a class of `launch`: remembers what it was made of."""
-
-    def __init__(self, *positional: Any, **keywords: Any) -> None:
-        self.positional, self.keywords = positional, keywords
-        self.name = positional[0] if positional else keywords.get("name")
-
-
-class StandInConfiguration(Recorded):
-    """Stand-in for LaunchConfiguration; the context is a plain dict."""
-
-    def perform(self, context: dict[str, str]) -> str:
-        return context[self.name]
 
 
 @pytest.fixture
 def load(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], types.ModuleType]:
     """Return a function that imports a launch file with stand-ins in place of `launch` and `launch_ros`."""
-    contents: dict[str, dict[str, Any]] = {
-        "launch": {"LaunchContext": dict, "LaunchDescription": Recorded},
-        "launch.actions": {name: Recorded for name in ("DeclareLaunchArgument", "OpaqueFunction", "Shutdown")},
-        "launch.substitutions": {"LaunchConfiguration": StandInConfiguration},
-        "launch_ros": {},
-        "launch_ros.actions": {name: type(name, (Recorded,), {}) for name in ("Node", "LifecycleNode")},
-    }
-    for name, attributes in contents.items():
-        module = types.ModuleType(name)
-        module.__dict__.update(attributes)
-        monkeypatch.setitem(sys.modules, name, module)
-
-    def load_file(name: str) -> types.ModuleType:
-        spec = importlib.util.spec_from_file_location("launch_file_under_test", ROOT / "launch" / name)
-        module = importlib.util.module_from_spec(spec)
-        try:
-            spec.loader.exec_module(module)
-        except ImportError as error:
-            if importlib.util.find_spec("rclpy") is None and "needs rclpy" in str(error):
-                pytest.skip("rclpy is not installed")
-            raise
-        return module
-
-    return load_file
-
-
-def arguments_of(module: types.ModuleType) -> dict[str, dict[str, Any]]:
-    """Return name -> keywords of the declared launch arguments, in order."""
-    description = module.generate_launch_description()
-    entities = description.positional[0]
-    return {entity.name: entity.keywords for entity in entities if "default_value" in entity.keywords}
-
-
-def start(module: types.ModuleType, **changed: str) -> list[Recorded]:
-    """Return the nodes that a launch file starts, with its defaults but for ``changed``."""
-    arguments = arguments_of(module)
-    assert set(changed) <= set(arguments)
-    function = module.generate_launch_description().positional[0][-1].keywords["function"]
-    return function({**{name: keywords["default_value"] for name, keywords in arguments.items()}, **changed})
-
-
-def parameters_of(node: Recorded) -> dict[str, Any]:
-    """Return the node's parameters given as dictionaries, merged; files are left out."""
-    merged: dict[str, Any] = {}
-    for item in node.keywords["parameters"]:
-        merged |= item if isinstance(item, dict) else {}
-    return merged
+    return stand_in(monkeypatch)
 
 
 def declared_parameters(executable: str) -> set[str]:
@@ -110,6 +40,11 @@ VARIANTS = [
     ("train.launch.py", {}),
     ("train.launch.py", {"record": "true", "namespace": "rover1"}),
     ("train.launch.py", {"robot": "hardware", "use_sim_time": "false", "namespace": "rover1", "log_level": "debug"}),
+    ("train.launch.py", {"acting": "actor", "namespace": "rover1"}),
+    ("train.launch.py", {"acting": "actor", "robot": "hardware", "use_sim_time": "false", "runs": "mine"}),
+    ("robot.launch.py", {"bundle": "robot/bundle"}),
+    ("robot.launch.py", {"robot": "hardware", "bundle": "robot/bundle", "record": "true", "namespace": "rover1"}),
+    ("robot.launch.py", {"acting": "actor", "arena_seed": "7", "standin_seed": "5", "reveal_file": "known.json"}),
     ("filter.launch.py", {}),
     (
         "filter.launch.py",
@@ -178,7 +113,15 @@ def test_executables_and_parameters_exist(
 def test_parameter_values_pass_the_nodes_own_checks(
     name: str, changed: dict[str, str], load: Callable[[str], types.ModuleType]
 ) -> None:
-    from safe_rl_ros.ros import filter_parameters, learner_node, policy_node, recorder_node, twin_node
+    from safe_rl_ros.ros import (
+        actor_node,
+        filter_parameters,
+        learner_node,
+        policy_node,
+        recorder_node,
+        standin_node,
+        twin_node,
+    )
 
     tables = {
         "twin_node": twin_node.PARAMETERS,
@@ -187,9 +130,11 @@ def test_parameter_values_pass_the_nodes_own_checks(
             *filter_parameters.FILTER_PARAMETERS,
             *filter_parameters.OPERATION_PARAMETERS,
         ),
+        "actor_node": actor_node.PARAMETERS,
         "learner_node": learner_node.PARAMETERS,
         "recorder_node": recorder_node.PARAMETERS,
         "policy_node": policy_node.PARAMETERS,
+        "standin_node": standin_node.PARAMETERS,
     }
     for node in start(load(name), **changed):
         known = {parameter.name: parameter for parameter in tables[node.keywords["executable"]]}
@@ -232,6 +177,22 @@ def test_train_on_hardware_starts_no_twin_and_keeps_wall_time(load: Callable[[st
         assert node.keywords["parameters"][-1] == "robot.yaml", "the file comes last, so that it overrides"
 
 
+def test_train_with_an_actor_runs_in_real_time_and_spools_into_the_run(
+    load: Callable[[str], types.ModuleType],
+) -> None:
+    nodes = {node.keywords["executable"]: node for node in start(load("train.launch.py"), acting="actor", runs="mine")}
+    assert sorted(nodes) == ["actor_node", "learner_node", "safety_filter_node", "twin_node"]
+    for name in ("twin_node", "safety_filter_node", "learner_node"):
+        assert parameters_of(nodes[name])["timing"] == "realtime"
+    actor, learner = parameters_of(nodes["actor_node"]), parameters_of(nodes["learner_node"])
+    assert (learner["acting"], learner["runs"]) == ("actor", "mine")
+    assert actor["spool"] == "mine/csc_hazard_nav/spool", "the run is called after its session"
+    assert (actor["robot"], actor["task"], actor["robot_kind"]) == ("rover.yaml", "hazard_nav.yaml", "twin")
+    hardware = start(load("train.launch.py"), acting="actor", robot="hardware")
+    assert [node.keywords["name"] for node in hardware] == ["safety_filter", "actor", "learner"]
+    assert parameters_of(hardware[1])["robot_kind"] == "hardware"
+
+
 def test_train_records_by_a_contract_for_the_sessions_robot(load: Callable[[str], types.ModuleType]) -> None:
     module = load("train.launch.py")
     recorder = start(module, record="true", bags="mine")[0]
@@ -258,6 +219,20 @@ def test_train_gives_the_twin_the_sessions_simulator(
     session.write_text("name: x\nrobot: rover.yaml\ntask: hazard_nav.yaml\n" + line)
     nodes = {node.keywords["executable"]: node for node in start(load("train.launch.py"), config=str(session))}
     assert parameters_of(nodes["twin_node"])["simulator"] == expected
+
+
+def test_train_gives_the_twin_the_sessions_randomisation(
+    tmp_path: Path, load: Callable[[str], types.ModuleType]
+) -> None:
+    session = tmp_path / "session.yaml"
+    text = "name: x\nrobot: rover.yaml\ntask: hazard_nav.yaml\n"
+    for line, expected in (("", ""), ("randomisation: rover\n", "rover")):
+        session.write_text(text + line)
+        nodes = {node.keywords["executable"]: node for node in start(load("train.launch.py"), config=str(session))}
+        assert parameters_of(nodes["twin_node"])["randomisation"] == expected
+    session.write_text(text + "randomisation: {lag_s: 0.1}\n")
+    with pytest.raises(ValueError, match=r"randomisation = \{'lag_s': 0\.1\}, expected a file name"):
+        start(load("train.launch.py"), config=str(session))
 
 
 def test_filter_takes_the_policys_topic_and_gives_the_robots(load: Callable[[str], types.ModuleType]) -> None:
@@ -358,134 +333,3 @@ def test_filters_arguments_offer_what_the_parameter_takes(
         for item in (*tables.NODE_PARAMETERS, *tables.FILTER_PARAMETERS, *tables.OPERATION_PARAMETERS)
     }
     assert tuple(arguments_of(load("filter.launch.py"))[argument]["choices"]) == known[argument]
-
-
-LAUNCH_SCRIPT = """
-import sys
-from launch import LaunchDescription, LaunchService
-from launch.actions import IncludeLaunchDescription
-from launch.launch_description_sources import PythonLaunchDescriptionSource
-pairs = [item.split(":=") for item in sys.argv[2:]]
-service = LaunchService()
-service.include_launch_description(
-    LaunchDescription([IncludeLaunchDescription(PythonLaunchDescriptionSource(sys.argv[1]), launch_arguments=pairs)])
-)
-sys.exit(service.run())
-"""
-
-
-needs_launch = pytest.mark.skipif(
-    not HAS_LAUNCH, reason="launch_ros is not installed: it comes with a ROS 2 installation, not from wheels"
-)
-
-
-def run_launch(prefix: Path, log: Path, name: str, *arguments: str) -> subprocess.Popen[bytes]:
-    """Start a launch file of the prefix with the real `launch`, its output going to ``log``."""
-    prefixes = [str(prefix), os.environ["AMENT_PREFIX_PATH"]]
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    variables = {**os.environ, "AMENT_PREFIX_PATH": os.pathsep.join(prefixes), "PATH": path}
-    command = [sys.executable, "-c", LAUNCH_SCRIPT, str(prefix / "share" / "safe_rl_ros" / "launch" / name), *arguments]
-    with log.open("w") as output:
-        return subprocess.Popen(
-            command, env=variables, stdout=output, stderr=subprocess.STDOUT, cwd=log.parent, start_new_session=True
-        )
-
-
-@pytest.mark.ros
-@needs_launch
-def test_train_launch_records_a_session_and_the_filters_drives_by_its_policy(
-    installed_prefix: Path, tmp_path: Path
-) -> None:
-    """For real: four processes in a namespace on simulated time, a bag; the learner's end ends the launch."""
-    session = tmp_path / "tiny.yaml"
-    session.write_text(
-        "name: tiny\nseed: 1\nrobot: rover.yaml\ntask: hazard_nav.yaml\nalgorithm: {name: csc}\n"
-        "training: {total_steps: 60, steps_per_epoch: 60}\n"
-    )
-    log = tmp_path / "launch.log"
-    recorded = ["record:=true", "contract:=rover_twin.yaml", f"bags:={tmp_path / 'bags'}"]
-    process = run_launch(installed_prefix, log, "train.launch.py", f"config:={session}", "namespace:=rover1", *recorded)
-    try:
-        assert process.wait(timeout=90) == 0, log.read_text()
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(timeout=30)
-    assert log.read_text().count("process has finished cleanly") == 4
-    assert '"finished": true' in (tmp_path / "runs" / "tiny" / "summary.json").read_text()
-    bags = list((tmp_path / "bags").rglob("metadata.yaml"))
-    assert len(bags) == 1
-    with AnyReader([bags[0].parent]) as reader:
-        counts = {connection.topic: connection.msgcount for connection in reader.connections}
-    assert counts["/cmd_vel"] >= 60
-    assert counts["/odom"] >= 60
-    drives_by_its_own_policy(installed_prefix, tmp_path, tmp_path / "runs" / "tiny" / "bundle")
-
-
-def drives_by_its_own_policy(prefix: Path, tmp_path: Path, bundle: Path) -> None:
-    """For real: the launch file's policy node proposes, and the filter passes something on to a twin in real time."""
-    import rclpy
-    from geometry_msgs.msg import PoseStamped, TwistStamped
-    from rclpy.signals import SignalHandlerOptions
-
-    from safe_rl_ros.ros.supervisor import Supervisor, ros_arguments
-
-    log = tmp_path / "own.log"
-    parameters = {"robot": "rover", "task": "hazard_nav", "timing": "realtime"}
-    with Supervisor(int(os.environ["ROS_DOMAIN_ID"]), tmp_path / "nodes") as nodes:
-        nodes.start("twin", "safe_rl_ros.ros.twin_node", ros_arguments(parameters, namespace="rover2"))
-        arguments = [f"bundle:={bundle}", "policy:=own", "critic:=off", "contract:=rover_twin.yaml"]
-        process = run_launch(prefix, log, "filter.launch.py", "namespace:=rover2", *arguments)
-        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-        try:
-            node = rclpy.create_node("own_policy_test")
-            goals = node.create_publisher(PoseStamped, "/rover2/goal_pose", 1)
-            commands: list[float] = []
-            node.create_subscription(
-                TwistStamped,
-                "/rover2/cmd_vel",
-                lambda m: commands.append(abs(m.twist.linear.x) + abs(m.twist.angular.z)),
-                10,
-            )
-            goal = PoseStamped()
-            goal.header.frame_id, goal.pose.position.x, goal.pose.orientation.w = "odom", 1.0, 1.0
-            deadline = time.monotonic() + 40.0
-            while sum(speed > 0.0 for speed in commands) < 10 and time.monotonic() < deadline:
-                goal.header.stamp = node.get_clock().now().to_msg()
-                goals.publish(goal)
-                rclpy.spin_once(node, timeout_sec=0.1)
-            assert sum(speed > 0.0 for speed in commands) >= 10, log.read_text()
-        finally:
-            rclpy.try_shutdown()
-            process.send_signal(signal.SIGINT)
-            status = process.wait(timeout=30)
-    assert status == 0, log.read_text()
-    assert log.read_text().count("process has finished cleanly") == 2
-
-
-@pytest.mark.ros
-@needs_launch
-def test_filter_launch_runs_and_ends_on_sigint(installed_prefix: Path, tmp_path: Path) -> None:
-    """For real: the node comes up under its name with the arguments' parameters, and Ctrl-C ends everything."""
-    import rclpy
-    from rcl_interfaces.srv import GetParameters
-    from rclpy.signals import SignalHandlerOptions
-
-    log = tmp_path / "launch.log"
-    process = run_launch(installed_prefix, log, "filter.launch.py", "namespace:=rover1", "critic:=off")
-    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-    try:
-        node = rclpy.create_node("launch_test")
-        client = node.create_client(GetParameters, "/rover1/safety_filter/get_parameters")
-        assert client.wait_for_service(timeout_sec=30.0), log.read_text()
-        future = client.call_async(GetParameters.Request(names=["critic", "robot", "autostart"]))
-        deadline = time.monotonic() + 10.0
-        while not future.done() and time.monotonic() < deadline:
-            rclpy.spin_once(node, timeout_sec=0.1)
-        critic, robot, autostart = future.result().values
-        assert (critic.string_value, robot.string_value, autostart.bool_value) == ("off", "rover.yaml", True)
-    finally:
-        rclpy.try_shutdown()
-        process.send_signal(signal.SIGINT)
-        status = process.wait(timeout=30)
-    assert status == 0, log.read_text()
-    assert "process has finished cleanly" in log.read_text()

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import math
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-
-sys.path.append(str(Path(__file__).resolve().parent.parent))  # benchmarks are not installed
-
 from offline_benchmark_fakes import episode
 
 from benchmarks import offline, offline_cells

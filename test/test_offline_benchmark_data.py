@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.append(str(Path(__file__).resolve().parent.parent))  # benchmarks are not installed
-
 from offline_benchmark_fakes import episode, info
 
 from benchmarks import offline_data

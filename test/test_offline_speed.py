@@ -10,8 +10,6 @@ from typing import Any, ClassVar
 
 import pytest
 
-sys.path.append(str(Path(__file__).resolve().parent.parent))  # benchmarks are not installed
-
 from benchmarks import offline_speed
 from benchmarks.offline_speed import Peer, PeerError, make_ours, make_rows, measure, parameters, summarise, targets
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-sys.path.append(str(Path(__file__).resolve().parent.parent))  # benchmarks are not installed
 sys.path.append(str(Path(__file__).resolve().parent / "training"))
 
 from run_fakes import write_fake_run

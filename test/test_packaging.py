@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-NODES = ["learner_node", "policy_node", "recorder_node", "safety_filter_node", "twin_node"]
+NODES = ["actor_node", "learner_node", "policy_node", "recorder_node"]
+NODES += ["safety_filter_node", "standin_node", "twin_node"]
 ROS_MODULES = {"rclpy", "std_srvs", "builtin_interfaces", "rcl_interfaces", "ament_index_python"}
 CONSTRAINTS = {distro: ROOT / "constraints" / f"{distro}.txt" for distro in ("jazzy", "kilted")}
 

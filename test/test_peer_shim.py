@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).resolve().parent.parent))  # benchmarks are not installed
-
 from benchmarks.peer_shim import peer_environment
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"

@@ -70,7 +70,12 @@ def test_only_the_operator_may_release_a_stop_and_only_the_learner_announce_bund
     for service in ("clear_estop", "rollback", "change_state", "set_parameters"):
         name = f"safety_filter/{service}"
         assert [n for n, p in profiles.items() if name in rights(p, "services", "request")] == ["operator"]
-    assert [n for n, p in profiles.items() if "bundle" in rights(p, "topics", "publish")] == ["learner"]
+    # The actor passes on what the learner deployed to it, and nobody else deploys.
+    assert [n for n, p in profiles.items() if "bundle" in rights(p, "topics", "publish")] == ["learner", "actor"]
+    assert [n for n, p in profiles.items() if "actor/bundle" in rights(p, "topics", "publish")] == ["learner"]
+    for name in ("actor/pause", "actor/resume"):
+        assert [n for n, p in profiles.items() if name in rights(p, "services", "request")] == ["operator"]
+    assert [n for n, p in profiles.items() if "takeover" in rights(p, "topics", "publish")] == ["operator"]
     assert [n for n, p in profiles.items() if "estop" in rights(p, "topics", "publish")] == ["operator"]
 
 
@@ -125,3 +130,23 @@ def test_policy_gives_the_filter_exactly_the_topics_and_services_that_it_has(pol
     assert found[0] == wanted[0]
     assert found[1] == wanted[1]
     assert found[2] == wanted[2]
+
+
+@pytest.mark.ros
+def test_policy_gives_the_actor_exactly_the_topics_and_services_that_it_has(policy, tmp_path):
+    from safe_rl_ros.ros.actor_node import PARAMETERS, ActorNode
+    from safe_rl_ros.ros.spin import StopRequest
+
+    (profile,) = [p for p in policy.iter("profile") if p.get("node") == "actor"]
+    values = {item.name: item.default for item in PARAMETERS} | {"spool": str(tmp_path), "robot_kind": "hardware"}
+    actor = ActorNode(values, "", StopRequest())
+    try:
+        node = actor._backend.link.node
+        published = {p.topic_name.lstrip("/") for p in node.publishers}
+        subscribed = {s.topic_name.lstrip("/") for s in node.subscriptions}
+        served = {node.resolve_service_name(s.srv_name).lstrip("/") for s in node.services}
+    finally:
+        actor.close()
+    assert published | {"rosout"} == rights(profile, "topics", "publish")
+    assert subscribed | {"clock", "parameter_events"} == rights(profile, "topics", "subscribe") | {"clock"}
+    assert served == rights(profile, "services", "reply")

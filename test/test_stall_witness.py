@@ -1,10 +1,6 @@
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-
-sys.path.append(str(Path(__file__).resolve().parent.parent))  # benchmarks are not installed
 
 from benchmarks.stall_witness import StallWitness, missed_periods
 

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 pytest.importorskip("pybullet")
-sys.path.append(str(Path(__file__).resolve().parent.parent))  # benchmarks are not installed
-
 from benchmarks import twins
 from safe_rl_ros.types import RobotState
 
