@@ -2,7 +2,8 @@
 
 It publishes ``cmd_vel`` (TwistStamped, stamped as the state that it answers) and ``goal_pose``, resets the twin after
 each episode, and counts goals and collisions. It knows nothing of the safety filter. The twin may run in real time or
-in lock-step. Without a policy it gives goals and keeps the score, and somebody else drives.
+in lock-step. Without a policy it gives goals and keeps the score, and somebody else drives. The stand-in for a robot
+cannot be reset: all its episodes are in one arena, and each begins where the robot stands, once that is in no hazard.
 """
 
 from __future__ import annotations
@@ -50,12 +51,15 @@ logger = logging.getLogger("driver")
 class DriverNode(Node):
     """Drives one episode after the other; ``episodes`` holds the results."""
 
-    def __init__(self, policy: Policy | None, name: str) -> None:
-        """Subscribe the sensors, publish commands and goals; without a policy goals alone."""
+    def __init__(self, policy: Policy | None, name: str, arena: int | None = None) -> None:
+        """Subscribe the sensors, publish commands and goals; without a policy goals alone.
+
+        ``arena`` is the seed of the stand-in's; by default there is a twin that can be reset.
+        """
         super().__init__(name)
         self._policy = policy
         self._spec = load_robot_spec("rover")
-        self._task = HazardNav(load_hazard_nav(), self._spec.footprint_radius_m)
+        self._task = HazardNav(load_hazard_nav(), self._spec.footprint_radius_m, arena)
         self._commands, self._goals = make_command_codec(self._spec), GoalCodec(self._spec)
         self._assembler = StateAssembler(sensor_timeouts(self._spec))
         self._goal_topic = self.create_publisher(PoseStamped, "goal_pose", KEPT)
@@ -72,6 +76,7 @@ class DriverNode(Node):
         self._reset = self.create_client(Trigger, "twin/reset")
         self._messages: list[tuple[Any, Any]] = []
         self._previous: RobotState | None = None
+        self._begin_ns = 0
         self.finished: dict[str, Any] | None = {}
 
     def connect(self) -> None:
@@ -99,23 +104,28 @@ class DriverNode(Node):
                 raise RuntimeError(f"a listener on {topic.topic_name} does not hear within {ACK_TIMEOUT_S} s")
 
     def start(self, seed: int) -> None:
-        """Begin the episode of ``seed``. Raises RuntimeError if the twin does not answer."""
-        value = ParameterValue(type=ParameterType.PARAMETER_INTEGER, integer_value=seed)
-        self._call(self._set_seed, SetParameters.Request(parameters=[Parameter(name="reset_seed", value=value)]))
-        self.finished = {}  # no commands while the twin resets
-        self._call(self._reset, Trigger.Request())
+        """Begin the episode of ``seed``. Raises RuntimeError if the twin does not answer, or refuses."""
+        if self._task.arena_seed is None:
+            value = ParameterValue(type=ParameterType.PARAMETER_INTEGER, integer_value=seed)
+            self._call(self._set_seed, SetParameters.Request(parameters=[Parameter(name="reset_seed", value=value)]))
+            self.finished = {}  # no commands while the twin resets
+            answer = self._call(self._reset, Trigger.Request())
+            if not answer.success:
+                raise RuntimeError(f"the twin refused to reset: {answer.message}")
+            self._begin_ns = int(json.loads(answer.message)["stamp_ns"])
         self._layout, self._progress = self._task.layout(seed), self._task.initial()
         self._assembler.clear()
         self._previous, self._steps, self._return = None, 0, 0.0
         self.finished = None
 
-    def _call(self, client: Any, request: Any) -> None:
+    def _call(self, client: Any, request: Any) -> Any:
         if not client.wait_for_service(timeout_sec=SERVICE_TIMEOUT_S):
             raise RuntimeError(f"service {client.srv_name} is not there: is the twin running?")
         answer: Future = client.call_async(request)
         rclpy.spin_until_future_complete(self, answer, timeout_sec=SERVICE_TIMEOUT_S)
         if answer.result() is None:
             raise RuntimeError(f"service {client.srv_name} did not answer within {SERVICE_TIMEOUT_S} s")
+        return answer.result()
 
     def _on_sensor(self, sensor: Any, read: Callable[[Any], Any]) -> Callable[[Any], None]:
         def on_message(message: Any) -> None:
@@ -128,6 +138,8 @@ class DriverNode(Node):
         return on_message
 
     def _on_state(self, state: RobotState) -> None:
+        if state.stamp_ns < self._begin_ns:
+            return  # of the episode before: it was still in the queue when the twin had reset
         if self._previous is not None and state.stamp_ns == self._previous.stamp_ns:
             self._publish_again()  # lock-step: the twin has not heard the answer
             return
@@ -144,9 +156,14 @@ class DriverNode(Node):
                     "steps": self._steps,
                 }
                 return
-        self._previous = state
+        if self._previous is not None or self._may_begin(state):
+            self._previous = state
         goal = self._task.goal(self._layout, self._progress)
         self._publish(state, goal, None if self._policy is None else self._policy(state, goal))
+
+    def _may_begin(self, state: RobotState) -> bool:
+        """Return whether an episode can begin: not in a hazard, where the stand-in is after a collision."""
+        return self._task.arena_seed is None or self._task.margin(state, self._layout) > 0.0
 
     def _publish(self, state: RobotState, goal: FloatArray, command: FloatArray | None) -> None:
         self._messages = [(self._goal_topic, self._goals.write(goal, state.stamp_ns))]
@@ -159,14 +176,21 @@ class DriverNode(Node):
             topic.publish(message)
 
 
-def drive_episodes(policy: Policy | None, name: str, episodes: int, seed: int, ros_arguments: Sequence[str]) -> None:
+def drive_episodes(
+    policy: Policy | None,
+    name: str,
+    episodes: int,
+    seed: int,
+    ros_arguments: Sequence[str],
+    arena: int | None = None,
+) -> None:
     """Drive ``episodes`` arenas from ``seed`` on; log each one and, as JSON, their sum.
 
-    Without a policy, give their goals to whoever drives.
+    Without a policy, give their goals to whoever drives. With an ``arena`` all episodes are there.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     rclpy.init(args=list(ros_arguments))
-    node = DriverNode(policy, name)
+    node = DriverNode(policy, name, arena)
     results: list[dict[str, Any]] = []
     try:
         node.connect()
