@@ -12,12 +12,14 @@ The value gap is what the critics say at the first observations of 20 episodes l
 policy's samples from there, without a time limit; it is given in the data's rewards. Values of IQL, FISOR and the like
 are not those of their policies; their gap is given, too.
 
-Cells (data set x algorithm x seed) that are finished are kept in ``--runs``: an interrupted benchmark goes on.
+Cells (data set x algorithm x seed) that are finished are kept in ``--runs``: an interrupted benchmark goes on. With
+``--add`` the data sets that the saved result holds and that were not asked for this time stay in it.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import signal
 import sys
@@ -27,7 +29,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import finish, make_parser, progress, target
+from benchmarks.common import RESULTS, finish, make_parser, progress, target
 from benchmarks.offline_cells import VARIANTS, Cell, run_cell, stored
 from benchmarks.offline_data import DATASETS, RECIPES, Plan, make_dataset, make_policy
 from safe_rl_ros.training.logged_data import content_hash
@@ -144,6 +146,30 @@ def tables(figures: Mapping[str, Mapping[str, Any]]) -> str:
     return "\n".join([*table("return / cost", score), "", *table("learned - true return", gap)])
 
 
+def saved_others(file: Path, names: Sequence[str], budget: Mapping[str, Any], seeds: Sequence[int]) -> dict[str, Any]:
+    """Return the figures of the data sets in a saved result other than ``names``.
+
+    Raises:
+        ValueError: they are of another budget, of other seeds or of a quick run, so that one table cannot hold both.
+    """
+    if not file.is_file():
+        return {}
+    kept = json.loads(file.read_text(encoding="utf-8"), object_hook=_with_nan)
+    found, asked = (kept["figures"]["budget"], kept["seeds"], kept["quick"]), (dict(budget), list(seeds), False)
+    if found != asked:
+        raise ValueError(f"--add: {file} has (budget, seeds, quick) {found}, this run {asked}: they must be the same")
+    return {name: kept["figures"][name] for name in DATASETS if name in kept["figures"] and name not in names}
+
+
+def _with_nan(entry: dict[str, Any]) -> dict[str, Any]:
+    """Undo that JSON has null where a figure was not finite."""
+
+    def number(value: Any) -> Any:
+        return math.nan if value is None else value
+
+    return {key: [number(v) for v in item] if isinstance(item, list) else number(item) for key, item in entry.items()}
+
+
 def main() -> None:
     """Make the data, fill the grid, compare."""
     parser = make_parser(__doc__)
@@ -156,11 +182,19 @@ def main() -> None:
     parser.add_argument("--datasets", nargs="+", choices=DATASETS, default=list(DATASETS))
     parser.add_argument("--algorithms", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     parser.add_argument("--workers", type=int, default=2, help="processes at a time")
+    parser.add_argument("--add", action="store_true", help="keep the saved result's other data sets")
     parser.add_argument("--stored", action="store_true", help="compare the cells that are finished, run nothing")
     options = parser.parse_args()
     if options.quick:
         vars(options).update(QUICK, seeds=options.seeds[:1])
         options.runs = options.runs / "quick"
+    budget = {key: getattr(options, key) for key in ("steps", "hidden", "batch_size", "episodes")}
+    others: dict[str, Any] = {}
+    if options.add:
+        try:
+            others = saved_others(RESULTS / "offline.json", options.datasets, budget, options.seeds)
+        except ValueError as error:
+            parser.error(str(error))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     plan = Plan(options.runs.absolute(), options.quick)
     if not options.stored:
@@ -178,11 +212,11 @@ def main() -> None:
                 f"[{len(results)}/{len(cells)}] {cell.name}: return {values['return_normalised']:.2f}, "
                 f"cost {values['cost_normalised']:.2f}{gap}, {values['ms_per_step']:.1f} ms per step"
             )
-    figures: dict[str, Any] = summarise(results)
+    figures = others | summarise(results)
+    figures = {name: figures[name] for name in DATASETS if name in figures}
     found = targets(figures)
     progress(tables(figures))
-    budget = {"steps": options.steps, "hidden": options.hidden, "batch_size": options.batch_size}
-    finish("offline", {**figures, "budget": budget | {"episodes": options.episodes}}, found, options.seeds, options)
+    finish("offline", {**figures, "budget": budget}, found, options.seeds, options)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -226,3 +227,19 @@ def test_the_tables_mark_what_is_safe_and_leave_out_those_without_values() -> No
     assert "| cql | 0.50 / 2.00 |  |" in text
     assert "| cql | -3 [-4, -2], true 1 |  |" in text
     assert text.count("| bc |") == 1
+
+
+def test_data_sets_are_added_to_a_saved_result_of_the_same_budget_and_seeds(tmp_path: Path) -> None:
+    budget, file = {"steps": 10, "hidden": 8}, tmp_path / "offline.json"
+    assert offline.saved_others(file, ["point_goal"], budget, [1]) == {}
+    kept = {"point_goal": {"cql": entry(0.1, 0.2)}, "point_robot": {"cql": entry(math.nan, 0.5)}, "budget": budget}
+    result = {"figures": kept, "seeds": [1], "quick": False}
+    file.write_text(json.dumps(result).replace("NaN", "null"))
+    found = offline.saved_others(file, ["point_goal"], budget, [1])
+    assert list(found) == ["point_robot"]
+    assert math.isnan(found["point_robot"]["cql"]["return_normalised"]["mean"])
+    assert found["point_robot"]["cql"]["cost_normalised"] == {"mean": 0.5, "ci95": [-0.5, 1.5]}
+    for changed in ({"figures": kept | {"budget": {"steps": 20, "hidden": 8}}}, {"seeds": [2]}, {"quick": True}):
+        file.write_text(json.dumps(result | changed).replace("NaN", "null"))
+        with pytest.raises(ValueError, match="must be the same"):
+            offline.saved_others(file, ["point_goal"], budget, [1])
