@@ -194,7 +194,7 @@ def test_list_of_the_wrong_length_is_a_stop():
 def test_velocities_decelerate_to_rest_before_the_node_falls_silent(make_robot):
     robot = make_robot(
         {"kind": "velocity", "stop_profile": "decelerate"},
-        {"lower": -0.5, "upper": 0.5, "rate": 5.0, "stop": 0.0, "deceleration": 2.0},
+        {"unit": "rad/s", "lower": -0.5, "upper": 0.5, "rate": 5.0, "stop": 0.0, "deceleration": 2.0},
     )
     with arm_bench(robot, autostart=True) as bench:
         fast = [0.5, 0.5, 0.5]
