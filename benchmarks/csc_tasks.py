@@ -13,14 +13,13 @@ by seed. The paper claims up to half of the failures at equal reward; it prints 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.common import finish, make_parser, target
-from benchmarks.online import run_sweeps
-from safe_rl_ros.training.run_records import RunRecord, load_record
+from benchmarks.common import target
+from benchmarks.online import run_command
+from safe_rl_ros.training.run_records import RunRecord
 from safe_rl_ros.training.statistics import mean_interval
 
 SWEEPS = ("csc_traps", "csc_robots")
@@ -95,19 +94,7 @@ def targets(figures: dict[str, Any]) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Train what is not trained yet, then compare."""
-    parser = make_parser(__doc__)
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="directory that holds the sweeps' runs")
-    parser.add_argument("--sweep", action="append", help=f"only this sweep; by default {', '.join(SWEEPS)}")
-    parser.add_argument("--workers", type=int, default=2, help="runs at a time")
-    parser.add_argument("--set", action="append", default=[], help="change to the sweeps, as total_steps=100000")
-    parser.add_argument("--stored", action="store_true", help="compare the runs that are finished, train nothing")
-    options = parser.parse_args()
-    overrides = [*(QUICK if options.quick else []), f"workers={options.workers}", *options.set]
-    names = options.sweep or ([SWEEPS[0]] if options.quick else list(SWEEPS))
-    finished = run_sweeps(names, overrides, options.runs, train=not options.stored)
-    records = [load_record(path) for paths in finished.values() for path in paths]
-    figures = summarise(records)
-    finish("csc_tasks", figures, targets(figures), sorted({record.seed for record in records}), options)
+    run_command("csc_tasks", __doc__, SWEEPS, QUICK, summarise, targets)
 
 
 if __name__ == "__main__":

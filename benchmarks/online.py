@@ -10,6 +10,7 @@ total of violations in training. A run that never meets its limit counts with it
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,13 @@ SWEEPS = ("point_goal", "half_cheetah")
 FIGURES = ("episode_return", "cost", "cvar", "cv_rate", "violations", "score")
 EASIER = (2, 4)
 """Multiples of the limit for which steps are given too: where nobody meets it, they tell who came nearer, sooner."""
-QUICK = ["total_steps=8000", "seeds=[0]", "algorithms=[trpo, csc, trc, offtrc]", "per_algorithm={}"]
+QUICK = [
+    "total_steps=8000",
+    "seeds=[0]",
+    "algorithms=[trpo, csc, trc, offtrc]",
+    "per_algorithm={}",
+    "name=online_quick",
+]
 
 
 def stored_runs(plans: list[RunPlan]) -> list[Path]:
@@ -118,26 +125,38 @@ def targets(figures: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-def main() -> None:
-    """Train all runs, then compare."""
-    parser = make_parser(__doc__)
+def run_command(
+    name: str,
+    doc: str | None,
+    sweeps: Sequence[str],
+    quick: Sequence[str],
+    summarise: Callable[[Sequence[RunRecord]], dict[str, Any]],
+    targets: Callable[[dict[str, Any]], list[dict[str, Any]]],
+) -> None:
+    """Run a benchmark of sweeps: train what is not trained yet, then tell the runs' figures and the targets."""
+    parser = make_parser(doc)
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="directory that holds the sweeps' runs")
-    parser.add_argument("--sweep", action="append", help=f"only this sweep; by default {', '.join(SWEEPS)}")
+    parser.add_argument("--sweep", action="append", help=f"only this sweep; by default {', '.join(sweeps)}")
     parser.add_argument("--workers", type=int, default=2, help="runs at a time")
     parser.add_argument("--set", action="append", default=[], help="change to the sweeps, as total_steps=100000")
     parser.add_argument("--stored", action="store_true", help="compare the runs that are finished, train nothing")
     options = parser.parse_args()
-    overrides = [*(QUICK if options.quick else []), f"workers={options.workers}", *options.set]
-    if options.quick:
-        overrides.append("name=online_quick")
-    names = options.sweep or ([SWEEPS[0]] if options.quick else list(SWEEPS))
+    overrides = [*(quick if options.quick else []), f"workers={options.workers}", *options.set]
+    names = options.sweep or ([sweeps[0]] if options.quick else list(sweeps))
     finished = run_sweeps(names, overrides, options.runs, train=not options.stored)
     records = [load_record(path) for paths in finished.values() for path in paths]
-    figures = {
-        task: {group.label: group_entry(group) for group in groups} for task, groups in group_runs(records).items()
-    }
-    seeds = sorted({record.seed for record in records})
-    finish("online", figures, targets(figures), seeds, options)
+    figures = summarise(records)
+    finish(name, figures, targets(figures), sorted({record.seed for record in records}), options)
+
+
+def summarise(records: Sequence[RunRecord]) -> dict[str, dict[str, Any]]:
+    """Return every algorithm's figures on every task."""
+    return {task: {group.label: group_entry(group) for group in groups} for task, groups in group_runs(records).items()}
+
+
+def main() -> None:
+    """Train all runs, then compare."""
+    run_command("online", __doc__, SWEEPS, QUICK, summarise, targets)
 
 
 if __name__ == "__main__":
