@@ -7,6 +7,11 @@ from safe_rl_ros.envs.gymnasium_compat import register
 __version__ = "0.1.0"
 
 gymnasium.register(id="SafeRlRos/HazardNav-v0", entry_point="safe_rl_ros.envs.robot_env:make_registered")
+gymnasium.register(
+    id="SafeRlRos/JointReach-v0",
+    entry_point="safe_rl_ros.envs.robot_env:make_registered",
+    kwargs={"task": "joint_reach"},
+)
 
 # The simulated tasks: alone with gymnasium.make, N at once with gymnasium.make_vec.
 for _id, _task in (

@@ -69,7 +69,7 @@ def choose_backend(config: Any, backend: BackendName, robot: BackendName = Backe
     """Return where a session runs: as asked, or for ``auto`` where ``robot`` says if its task is a robot's.
 
     Raises:
-        ConfigError: a simulated task, or learning from data, cannot run over ROS.
+        ConfigError: the session cannot run over ROS, but shall.
     """
     if config.data is not None:
         if backend is BackendName.ros:
@@ -77,9 +77,11 @@ def choose_backend(config: Any, backend: BackendName, robot: BackendName = Backe
         return BackendName.mujoco
     if backend is BackendName.ros and config.simulated:
         raise ConfigError(f"task {config.task.name!r} is simulated and has no robot: it cannot run with --backend ros")
+    if backend is BackendName.ros:
+        config.require_ros()
     if backend is not BackendName.auto:
         return backend
-    return BackendName.mujoco if config.simulated else robot
+    return BackendName.mujoco if not config.over_ros else robot
 
 
 def session_factory(backend: BackendName) -> Any:

@@ -13,12 +13,20 @@ from gymnasium import spaces
 
 from safe_rl_ros.envs.backend import Backend
 from safe_rl_ros.envs.gymnasium_compat import limit_of_make
-from safe_rl_ros.envs.observation import CommandMap, Observer
+from safe_rl_ros.envs.observation import CommandMap
 from safe_rl_ros.envs.randomisation import Randomisation, as_record, parameter_draw
 from safe_rl_ros.envs.robot_spec import RobotSpec, load_robot_spec
-from safe_rl_ros.envs.tasks.hazard_nav import HazardNav, HazardNavConfig, Layout, TaskState, load_hazard_nav
+from safe_rl_ros.envs.tasks.hazard_nav import HazardNavConfig, Layout, TaskState
+from safe_rl_ros.envs.tasks.robot_tasks import (
+    DEFAULT_ROBOTS,
+    RobotTask,
+    RobotTaskConfig,
+    load_robot_task,
+    make_task,
+    task_observer,
+)
 from safe_rl_ros.envs.twin_parameters import TwinParameters
-from safe_rl_ros.envs.twins import make_backend
+from safe_rl_ros.envs.twins import make_backend, make_joint_twin
 from safe_rl_ros.types import ConfigError, FilterDecision, Float32Array, FloatArray, RobotState
 
 logger = logging.getLogger(__name__)
@@ -45,7 +53,7 @@ class RobotEnv(gymnasium.Env[Float32Array, Float32Array]):
         self,
         backend: Backend,
         spec: RobotSpec,
-        task: HazardNav,
+        task: RobotTask,
         max_episode_steps: int | None = None,
         render_mode: str | None = None,
     ) -> None:
@@ -71,7 +79,7 @@ class RobotEnv(gymnasium.Env[Float32Array, Float32Array]):
         self.task = task
         self.render_mode = render_mode
         self.max_episode_steps = task.config.max_episode_steps if max_episode_steps is None else max_episode_steps
-        self.observer = Observer(spec, task.config.observation)
+        self.observer = task_observer(task.config, spec)
         self.command_map = CommandMap(spec)
         self.command_filter: CommandFilter | None = None
         self.on_episode: EpisodeListener | None = None
@@ -106,8 +114,16 @@ class RobotEnv(gymnasium.Env[Float32Array, Float32Array]):
 
     @property
     def goal(self) -> FloatArray:
-        """Return the current goal (2,) m in the odom frame."""
+        """Return the current goal, m: (2,) in the odom frame; of an arm (3,) in the frame of its root link."""
         return self.task.goal(self.layout, self._task_state)
+
+    @property
+    def measured_command(self) -> FloatArray | None:
+        """Return where the commanded joints are (C,), from which commands go on; None if they are no positions."""
+        if not self.robot_spec.command.positions:
+            return None
+        columns = [self.robot_spec.joints.index(axis.name) for axis in self.robot_spec.command.axes]
+        return self.state.joint_position[columns]
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -191,8 +207,8 @@ class RobotEnv(gymnasium.Env[Float32Array, Float32Array]):
 
 
 def make_robot_env(
-    robot: str | Path | RobotSpec = "rover",
-    task: str | Path | HazardNavConfig = "hazard_nav",
+    robot: str | Path | RobotSpec | None = None,
+    task: str | Path | RobotTaskConfig = "hazard_nav",
     *,
     backend: Backend | None = None,
     max_episode_steps: int | None = None,
@@ -203,7 +219,7 @@ def make_robot_env(
     """Return the environment for a robot and a task, given as objects, files or names; in-process unless told.
 
     Args:
-        robot: the robot spec.
+        robot: the robot spec; by default the task's in :data:`.DEFAULT_ROBOTS`.
         task: the task.
         backend: what carries out the commands; by default the robot's twin in this process.
         max_episode_steps: time limit in steps, by default the task's.
@@ -214,13 +230,23 @@ def make_robot_env(
     Raises:
         ConfigError: a file is missing or wrong, or a randomisation is given to another backend.
     """
+    config = load_robot_task(task) if isinstance(task, str | Path) else task
+    robot = DEFAULT_ROBOTS[config.name] if robot is None else robot
     spec = robot if isinstance(robot, RobotSpec) else load_robot_spec(robot)
-    config = task if isinstance(task, HazardNavConfig) else load_hazard_nav(task)
-    nav = HazardNav(config, spec.base_radius_m, arena_seed)
+    made = make_task(config, spec, arena_seed)
     draw = parameter_draw(randomisation)
     if backend is not None and draw is not None:
         raise ConfigError(f"randomisation is given, but {type(backend).__name__} is not the twin that this makes")
-    return RobotEnv(backend or make_backend(spec, nav.layout, draw), spec, nav, max_episode_steps, render_mode)
+    if backend is not None:
+        return RobotEnv(backend, spec, made, max_episode_steps, render_mode)
+    if isinstance(config, HazardNavConfig):
+        backend = make_backend(spec, made.layout, draw)
+    else:
+        if draw is not None:
+            raise ConfigError(f"randomisation is given, but nothing of the twin of the joints of {spec.name} is random")
+        start = spec.twin.model_copy(update={"start_noise": config.start_noise})
+        backend = make_joint_twin(spec.model_copy(update={"twin": start}))
+    return RobotEnv(backend, spec, made, max_episode_steps, render_mode)
 
 
 def make_registered(**settings: Any) -> RobotEnv:

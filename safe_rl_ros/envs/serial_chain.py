@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from safe_rl_ros.envs.urdf import Urdf
+from safe_rl_ros.envs.urdf import Joint, Urdf
 from safe_rl_ros.types import ConfigError, FloatArray
 
 
@@ -31,14 +31,7 @@ class SerialChain:
         Raises:
             ConfigError: the tip does not exist, or other joints than these move it.
         """
-        if tip not in urdf.links:
-            raise ConfigError(f"link {tip!r} is not in the URDF {urdf.name!r}")
-        parents = {joint.child: joint for joint in urdf.joints.values()}
-        path = []
-        while tip != urdf.root:
-            path.append(parents[tip])
-            tip = path[-1].parent
-        path.reverse()
+        path = _path(urdf, tip)
         moving = [joint.name for joint in path if joint.kind != "fixed"]
         if moving != list(joints) or any(urdf.joints[name].kind not in ("revolute", "continuous") for name in moving):
             raise ConfigError(
@@ -74,6 +67,22 @@ class SerialChain:
         axes = (rotations @ self._axes[:, :, None])[:, :, :, 0]
         jacobian = np.concatenate([_cross(axes, place[:, None] - places), axes], axis=2).transpose(0, 2, 1)
         return TipMotion(place, rotation @ self._tip[:3, :3], jacobian)
+
+
+def moving_joints(urdf: Urdf, link: str) -> list[str]:
+    """Return the names of the joints that move a link, from the root on. Raises :class:`ConfigError` if it has none."""
+    return [joint.name for joint in _path(urdf, link) if joint.kind != "fixed"]
+
+
+def _path(urdf: Urdf, link: str) -> list[Joint]:
+    if link not in urdf.links:
+        raise ConfigError(f"link {link!r} is not in the URDF {urdf.name!r}")
+    parents = {joint.child: joint for joint in urdf.joints.values()}
+    path: list[Joint] = []
+    while link != urdf.root:
+        path.append(parents[link])
+        link = path[-1].parent
+    return path[::-1]
 
 
 def _cross(first: FloatArray, second: FloatArray) -> FloatArray:

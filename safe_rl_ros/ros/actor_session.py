@@ -20,7 +20,7 @@ from safe_rl_ros.algorithms.base import Algorithm
 from safe_rl_ros.bundle import Bundle, load_bundle
 from safe_rl_ros.bundle.identity import networks_id
 from safe_rl_ros.data.spool import SpoolReader
-from safe_rl_ros.envs.observation import Observer
+from safe_rl_ros.envs.tasks.robot_tasks import task_observer
 from safe_rl_ros.ros import diagnostics, middleware, qos, realtime
 from safe_rl_ros.ros.actor_messages import ACTOR, BUNDLE_TOPIC, STATE_TOPIC, Deployment, format_deployment
 from safe_rl_ros.ros.bundle_loader import Announcement
@@ -115,9 +115,10 @@ class ActorSession:
         Raises:
             ConfigError: the task is simulated and has no robot.
         """
+        config.require_ros()
         self.config, self.directory = config, directory
-        spec, task = config.robot_spec, config.robot_task
-        self.obs_names: tuple[str, ...] = tuple(Observer(spec, task.observation).names)
+        spec = config.robot_spec
+        self.obs_names: tuple[str, ...] = tuple(task_observer(config.robot_task, spec).names)
         self.obs_dim, self.act_dim, self.spec_hash = len(self.obs_names), spec.act_dim, spec.hash
         reader = SpoolReader(directory / SPOOL, self.obs_names, self.act_dim, self.spec_hash)
         self._gatherer = Gatherer(reader, any_policy=learns_from_any_policy(config.algorithm))

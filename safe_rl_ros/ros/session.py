@@ -42,8 +42,7 @@ def make_supervisor(config: SessionConfig, directory: Path) -> Supervisor:
     Raises:
         ConfigError: the task is simulated and has no robot.
     """
-    if config.simulated:
-        raise ConfigError(f"task {config.task.name!r} is simulated and has no robot: it cannot run over ROS")
+    config.require_ros()
     supervisor = Supervisor(_domain_id(config), directory / "log")
     os.environ.update(ros_variables(supervisor.domain_id))
     return supervisor
@@ -97,6 +96,7 @@ class ExternalSession(RobotSession):
             BackendError: filter or robot did not appear in time; the message lists what is missing.
             ConfigError: the task is simulated and has no robot.
         """
+        config.require_ros()
         self.config, self.directory = config, directory
         spec = config.robot_spec
         self._backend = RosBackend(

@@ -27,6 +27,11 @@ class FilteredEnv(Protocol):
 
     command_filter: FilterHook | None
 
+    @property
+    def measured_command(self) -> FloatArray | None:
+        """Return where commanded positions go on from (C,) after a reset; None if commands are no positions."""
+        ...
+
 
 class SafetyFilterWrapper(gymnasium.Wrapper[Any, Any, Any, Any]):
     """Puts an :class:`ActionFilter` between the commands of a robot environment and its robot.
@@ -59,24 +64,31 @@ class SafetyFilterWrapper(gymnasium.Wrapper[Any, Any, Any, Any]):
         self.action_filter.set_model(model)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Start an episode; the veto counts start at 0."""
+        """Start an episode; the veto counts start at 0. A filter of positions is armed anew, where the joints are."""
         self._vetoes = self._shadow_vetoes = 0
-        return self.env.reset(seed=seed, options=options)
+        result = self.env.reset(seed=seed, options=options)
+        if self.action_filter.limits.positions:
+            self.action_filter.activate(cast(FilteredEnv, self.env.unwrapped).measured_command)
+        return result
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Step; the robot gets the filter's command."""
         obs, reward, terminated, truncated, info = self.env.step(action)
-        return obs, reward, terminated, truncated, {
-            **info,
-            "vetoes": self._vetoes,
-            "shadow_vetoes": self._shadow_vetoes,
-        }
+        return (
+            obs,
+            reward,
+            terminated,
+            truncated,
+            {
+                **info,
+                "vetoes": self._vetoes,
+                "shadow_vetoes": self._shadow_vetoes,
+            },
+        )
 
     def _filter_command(self, state: RobotState, obs: Float32Array, command: FloatArray) -> FilterDecision:
         stamp = state.stamp_ns
-        decision = self.action_filter.decide(
-            stamp, Proposal(command, stamp, stamp), Observation(obs, stamp, stamp)
-        )
+        decision = self.action_filter.decide(stamp, Proposal(command, stamp, stamp), Observation(obs, stamp, stamp))
         self._vetoes += decision.intervened
         self._shadow_vetoes += decision.reason is Reason.SHADOW_VETO
         return decision

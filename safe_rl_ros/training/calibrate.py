@@ -39,11 +39,10 @@ from safe_rl_ros.training.calibration_report import make_report, plot_calibratio
 from safe_rl_ros.training.evaluation import Evaluation
 from safe_rl_ros.training.risk_traces import Recording, Twin, read_recording, record_failing
 from safe_rl_ros.training.run import write_json
-from safe_rl_ros.training.session_config import SessionConfig
+from safe_rl_ros.training.session_config import ROBOTS_TASKS, SessionConfig
 from safe_rl_ros.training.stored_run import load_run
 from safe_rl_ros.types import BundleError, ConfigError, EpisodeStats
 
-TASK = "hazard_nav"
 BUNDLE_NAME = "bundle_calibrated"
 RECORDING, CERTIFYING = "failing episodes", "closed loop"
 
@@ -158,7 +157,7 @@ def calibrate_run(
     if stored.simulated:
         raise ConfigError(
             f"run {run}: task {stored.task.name!r} is simulated and has no robot: a threshold is calibrated for a "
-            f"robot's filter, expected a run of {TASK!r}"
+            f"robot's filter, expected a run of {ROBOTS_TASKS}"
         )
     config = request.apply(stored)
     twin = Twin(config)
@@ -282,7 +281,7 @@ def make_certificate(
         raise ConfigError("the bundle has no safety critic, so there is nothing to certify")
     return Certificate(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        task=TASK,
+        task=config.task.name,
         seed=request.seed,
         miss_rate=calibration.miss_rate,
         failing_episodes=calibration.failing,

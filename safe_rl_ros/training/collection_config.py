@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator, model_validator
 
 from safe_rl_ros.config import StrictModel, apply_overrides, build, read_yaml
-from safe_rl_ros.envs.tasks.hazard_nav import HazardNavConfig
+from safe_rl_ros.envs.tasks.robot_tasks import RobotTaskConfig
 from safe_rl_ros.resources import find_resource
 from safe_rl_ros.training.session_config import TASK_NAMES, TaskConfig, read_task
 from safe_rl_ros.types import ConfigError
@@ -57,9 +57,7 @@ class CollectionConfig(StrictModel):
 
     name: str = Field(pattern=DATASET_NAME, description="Name of the data set.")
     task: TaskConfig = Field(description="The task: inline, or the name of a file in config/tasks.")
-    robot: str | None = Field(
-        None, description="Robot spec, a file or a name in config/robots: for the task hazard_nav, default rover.yaml."
-    )
+    robot: str | None = Field(None, description="Robot spec, a file or a name in config/robots: by default the task's.")
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of layouts and of everything random in the policies.")
     num_envs: int = Field(16, ge=1, description="Copies of a simulated task that are stepped together.")
     cost_limit: float = Field(10.0, ge=0.0, description="Limit on the cost of an episode, noted in the data set.")
@@ -72,7 +70,7 @@ class CollectionConfig(StrictModel):
 
     @model_validator(mode="after")
     def _check_robot(self) -> CollectionConfig:
-        if self.robot is not None and not isinstance(self.task, HazardNavConfig):
+        if self.robot is not None and not isinstance(self.task, RobotTaskConfig):
             raise ValueError(f"robot is {self.robot!r}, but task {self.task.name!r} is simulated and has no robot")
         return self
 

@@ -6,11 +6,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from safe_rl_ros.envs.tasks.hazard_nav import HazardNavConfig
+from safe_rl_ros.envs.tasks.robot_tasks import DEFAULT_ROBOTS, RobotTaskConfig
 from safe_rl_ros.envs.vector import make_vector_env
 from safe_rl_ros.resources import find_resource
 from safe_rl_ros.training.collection_config import CollectionConfig
-from safe_rl_ros.training.session_config import DEFAULT_ROBOT
 from safe_rl_ros.training.vector_rollout import VectorSteps
 from safe_rl_ros.types import Float32Array, FloatArray
 
@@ -41,7 +40,7 @@ class RobotRow:
 
     num_envs = 1
 
-    def __init__(self, robot: str, task: HazardNavConfig) -> None:
+    def __init__(self, robot: str, task: RobotTaskConfig) -> None:
         """Build the twin. Raises ConfigError if the robot's spec is missing or wrong."""
         from safe_rl_ros.envs.robot_env import make_robot_env
 
@@ -83,7 +82,9 @@ def make_collection_env(config: CollectionConfig) -> CollectionEnv:
     Raises:
         ConfigError: the robot is unknown or wrong, or the task cannot be made.
     """
-    if isinstance(config.task, HazardNavConfig):
-        return RobotRow(str(find_resource(config.robot or DEFAULT_ROBOT, "config/robots")), config.task)
+    if isinstance(config.task, RobotTaskConfig):
+        return RobotRow(
+            str(find_resource(config.robot or DEFAULT_ROBOTS[config.task.name], "config/robots")), config.task
+        )
     busy = max(source.episodes for source in config.sources)  # more copies than that would run for nothing
     return make_vector_env(config.task, min(config.num_envs, busy))

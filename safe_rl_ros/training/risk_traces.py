@@ -95,7 +95,8 @@ class Twin:
     ) -> tuple[EpisodeStats, list[FilterDecision]]:
         action_filter = make_action_filter(self.spec, config)
         action_filter.set_model(bundle)
-        action_filter.activate()
+        if not self.spec.command.positions:  # those are armed at every reset
+            action_filter.activate()
         if self._wrapper is None:
             self._wrapper = SafetyFilterWrapper(self._env, action_filter)
         self._wrapper.action_filter = action_filter

@@ -218,7 +218,8 @@ class InProcessSession(RobotSession):
         self.filter = make_action_filter(spec, config.filter)
         env = make_robot_env(spec, config.robot_task, randomisation=config.randomisation)
         super().__init__(SafetyFilterWrapper(env, self.filter), spec, directory)
-        self.filter.activate()
+        if not spec.command.positions:  # those are armed at every reset
+            self.filter.activate()
 
     def deploy(self, algorithm: Algorithm, epoch: int) -> None:
         """Put the algorithm's networks into the filter."""

@@ -16,6 +16,7 @@ from safe_rl_ros.envs.randomisation import Randomisation, load_randomisation
 from safe_rl_ros.envs.robot_parts import Simulator
 from safe_rl_ros.envs.robot_spec import RobotSpec, load_robot_spec
 from safe_rl_ros.envs.tasks.hazard_nav import HazardNavConfig
+from safe_rl_ros.envs.tasks.robot_tasks import DEFAULT_ROBOTS, ROBOT_TASKS, UNNAMED, RobotTaskConfig
 from safe_rl_ros.envs.vector import SIMULATED_TASKS
 from safe_rl_ros.resources import find_resource
 from safe_rl_ros.safety.action_filter import FilterConfig
@@ -24,11 +25,10 @@ from safe_rl_ros.training.logged_data import resolve_data
 from safe_rl_ros.training.training_config import DataConfig, RosConfig, TrainingConfig
 from safe_rl_ros.types import ConfigError
 
-ROBOT_TASK = "hazard_nav"
-DEFAULT_ROBOT = "rover.yaml"
 RECOVERY_FILTER = {"candidates": "topic", "fallback_mode": "backup_policy"}
 """With these a robot's filter answers a veto with its model's mean alone: nobody lists candidates."""
-TASK_NAMES: tuple[str, ...] = (ROBOT_TASK, *SIMULATED_TASKS)
+ROBOTS_TASKS = " or ".join(map(repr, ROBOT_TASKS))
+TASK_NAMES: tuple[str, ...] = (*ROBOT_TASKS, *SIMULATED_TASKS)
 
 if TYPE_CHECKING:
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 else:
     # Built from the table, so that a task is added in one place.
     SimulatedTaskConfig = reduce(or_, (task.config for task in SIMULATED_TASKS.values()))
-TaskConfig = Annotated[HazardNavConfig | SimulatedTaskConfig, Field(discriminator="name")]
+TaskConfig = Annotated[RobotTaskConfig | SimulatedTaskConfig, Field(discriminator="name")]
 
 
 class SessionConfig(GrownModel):
@@ -51,7 +51,9 @@ class SessionConfig(GrownModel):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Name of the run's directory.")
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of layouts, exploration, networks and filter.")
     robot: str | None = Field(
-        None, description="Robot spec: a file, or a name in config/robots. Needed by hazard_nav, refused elsewhere."
+        None,
+        description="Robot spec: a file, or a name in config/robots. Needed by hazard_nav and joint_reach, refused by"
+        " other tasks.",
     )
     simulator: Simulator | None = Field(
         None, description="What moves the robot's twin; by default what the robot spec says."
@@ -138,20 +140,39 @@ class SessionConfig(GrownModel):
     @property
     def simulated(self) -> bool:
         """True if the task is a vector environment of this process, and no robot's."""
-        return not isinstance(self.task, HazardNavConfig)
+        return not isinstance(self.task, RobotTaskConfig)
 
     @property
-    def robot_task(self) -> HazardNavConfig:
+    def over_ros(self) -> bool:
+        """True if the task can be trained over ROS."""
+        return isinstance(self.task, HazardNavConfig)
+
+    def require_ros(self) -> None:
+        """Check that the session can run over ROS.
+
+        Raises:
+            ConfigError: the task is simulated, or is one of those that are trained in process only so far.
+        """
+        if self.simulated:
+            raise ConfigError(f"task {self.task.name!r} is simulated and has no robot: it cannot run over ROS")
+        if not self.over_ros:
+            raise ConfigError(
+                f"task {self.task.name!r} cannot be trained over ROS yet: train in this process (--backend mujoco),"
+                " and put the bundle in front of the robot with filter.launch.py"
+            )
+
+    @property
+    def robot_task(self) -> RobotTaskConfig:
         """Return the task of a robot. Raises :class:`ConfigError` if it is simulated."""
-        if not isinstance(self.task, HazardNavConfig):
-            raise ConfigError(f"task {self.task.name!r} is simulated and has no robot, expected {ROBOT_TASK!r}")
+        if not isinstance(self.task, RobotTaskConfig):
+            raise ConfigError(f"task {self.task.name!r} is simulated and has no robot, expected {ROBOTS_TASKS}")
         return self.task
 
     @property
     def simulated_task(self) -> SimulatedTaskConfig:
         """Return the task of a vector environment. Raises :class:`ConfigError` if it is a robot's."""
-        if isinstance(self.task, HazardNavConfig):
-            raise ConfigError(f"task {self.task.name!r} is a robot's, expected one of {TASK_NAMES[1:]}")
+        if isinstance(self.task, RobotTaskConfig):
+            raise ConfigError(f"task {self.task.name!r} is a robot's, expected one of {tuple(SIMULATED_TASKS)}")
         return self.task
 
     @property
@@ -162,14 +183,14 @@ class SessionConfig(GrownModel):
             ConfigError: the file or its URDF is missing or wrong, or the task is simulated and has no robot.
         """
         if self.robot is None:
-            raise ConfigError(f"task {self.task.name!r} is simulated and has no robot, expected {ROBOT_TASK!r}")
+            raise ConfigError(f"task {self.task.name!r} is simulated and has no robot, expected {ROBOTS_TASKS}")
         spec = load_robot_spec(self.robot)
         return spec if self.simulator is None else spec.with_simulator(self.simulator)
 
 
 def _named(value: Any) -> Any:
     """Return a task's values with its name; one without is hazard_nav, which had none once."""
-    return {"name": ROBOT_TASK, **value} if isinstance(value, Mapping) else value
+    return {"name": UNNAMED, **value} if isinstance(value, Mapping) else value
 
 
 def read_task(name: str) -> tuple[dict[str, Any], Path]:
@@ -215,8 +236,8 @@ def compose_session(task: str, algorithm: str, overrides: Sequence[str] = ()) ->
         raise ConfigError(f"settings of {algorithm}: tasks {unknown} are unknown, expected {', '.join(TASK_NAMES)}")
     values, file = _read_known_task(task)
     data: dict[str, Any] = {"seed": 0, "task": values, **settings.for_task(values["name"])}
-    if values["name"] == ROBOT_TASK:
-        data["robot"] = DEFAULT_ROBOT
+    if values["name"] in DEFAULT_ROBOTS:
+        data["robot"] = DEFAULT_ROBOTS[values["name"]]
     data = apply_overrides(data, overrides)
     if isinstance(data.get("data"), Mapping) and "path" not in data["data"]:
         del data["data"]  # what the settings say about evaluation names no data

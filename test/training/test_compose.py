@@ -23,7 +23,7 @@ from safe_rl_ros.types import ConfigError
 
 
 def test_the_tasks_of_a_session_are_the_robot_s_and_all_simulated_ones() -> None:
-    assert set(TASK_NAMES) == {"hazard_nav", *SIMULATED_TASKS}
+    assert set(TASK_NAMES) == {"hazard_nav", "joint_reach", *SIMULATED_TASKS}
     assert len(TASK_NAMES) == len(set(TASK_NAMES))
 
 
@@ -57,7 +57,8 @@ def test_on_the_robot_s_task_names_give_the_shipped_session(algorithm: str) -> N
 def test_the_cost_limits_fit_tasks_of_many_violations_and_the_one_that_ends_with_the_first(
     algorithm: str, tmp_path: Path
 ) -> None:
-    for task, per_episode in (("point_goal", 25.0), ("hazard_nav", 0.1)):  # a failure in ten episodes costs .1 each
+    # Where a failure ends the episode: one failure in ten episodes costs .1 each.
+    for task, per_episode in (("point_goal", 25.0), ("hazard_nav", 0.1), ("joint_reach", 0.1)):
         config: Any = compose_session(task, algorithm)
         length = config.task.max_episode_steps
         assert config.algorithm.cost_limit * length == pytest.approx(per_episode)
@@ -118,7 +119,7 @@ def test_a_task_may_be_a_file_of_one_s_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("task", "algorithm", "overrides", "message"),
     [
-        ("pointgoal", "trpo", [], r"task 'pointgoal' is unknown, expected one of: hazard_nav, point_goal"),
+        ("pointgoal", "trpo", [], r"task 'pointgoal' is unknown, expected one of: hazard_nav, joint_reach, point_goal"),
         ("joint_hold", "trpo", [], r"task 'joint_hold' is unknown"),
         ("nowhere.yaml", "trpo", [], r"nowhere\.yaml.*does not exist"),
         ("point_goal", "ppo", [], r"algorithm 'ppo' is unknown, expected one of: .*csc.*trpo"),
