@@ -123,7 +123,12 @@ class Outcome:
 
 
 def stopping_steps(spec: RobotSpec) -> int:
-    """Return how many decisions the rate limits need from the fastest command to the stop command."""
+    """Return how many decisions the rate limits need from the fastest command to the stop command.
+
+    A position stops the robot where it was sent: that is one decision.
+    """
+    if spec.command.positions:
+        return 1
     far = np.maximum(np.abs(spec.command_upper - spec.command_stop), np.abs(spec.command_lower - spec.command_stop))
     steps = far / (spec.command_rate * spec.period_ns * 1e-9)
     return math.ceil(float(steps.max()) - 1e-9)

@@ -13,6 +13,7 @@ from safe_rl_ros.bundle import load_bundle
 from safe_rl_ros.cli.app import BackendName, choose_backend
 from safe_rl_ros.envs.observers import make_observer
 from safe_rl_ros.envs.robot_spec import load_robot_spec
+from safe_rl_ros.training.calibrate import CalibrationRequest, calibrate_run, stopping_steps
 from safe_rl_ros.training.collection import collect_dataset
 from safe_rl_ros.training.collection_config import CollectionConfig
 from safe_rl_ros.training.run import open_session, prepare_directory, train
@@ -70,6 +71,16 @@ def test_every_command_of_a_session_is_within_a_rate_step_of_the_one_before(tmp_
                 last = sent
                 if terminated:
                     break
+
+
+def test_a_threshold_is_calibrated_and_a_held_position_stops_in_one_decision(run: Path, tmp_path: Path) -> None:
+    assert stopping_steps(load_robot_spec("arm")) == 1
+    request = CalibrationRequest(miss_rate=0.5, confidence=0.5, failing=4, certify=2)
+    outcome = calibrate_run(run, request, tmp_path)
+    assert outcome.certificate is not None
+    assert (outcome.certificate.task, outcome.certificate.lead_steps) == ("joint_reach", 1)
+    assert outcome.closed_loop is not None
+    assert len(outcome.closed_loop.episodes) == 2
 
 
 def test_over_ros_is_a_clear_not_yet(run: Path) -> None:
