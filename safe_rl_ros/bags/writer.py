@@ -15,6 +15,7 @@ from rosbags.interfaces import Connection
 from rosbags.rosbag2 import StoragePlugin, Writer
 
 from safe_rl_ros.bags.message_types import BagError, definition, require_type
+from safe_rl_ros.files import synchronise
 
 METADATA_VERSION: Literal[9] = 9
 """Of ROS 2 Jazzy and later."""
@@ -91,10 +92,10 @@ class BagWriter:
         try:
             self._writer.close()
             for file in [*made.iterdir(), made]:
-                _synchronise(file)
+                synchronise(file)
             made.rename(self.path)
             self._temporary.rmdir()
-            _synchronise(self.path.parent)
+            synchronise(self.path.parent)
         except BaseException:
             self.abort()
             raise
@@ -117,11 +118,3 @@ class BagWriter:
             self.close()
         else:
             self.abort()
-
-
-def _synchronise(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Set
 from pathlib import Path
 
+from safe_rl_ros.files import synchronise
 from safe_rl_ros.types import BundleError
 
 RENAME_EXCHANGE = 2
@@ -35,10 +36,10 @@ def write_directory(target: Path, files: Mapping[str, bytes], check: Callable[[P
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-        _sync_directory(temporary)
+        synchronise(temporary)
         check(temporary)
         _put_in_place(temporary, target)
-        _sync_directory(target.parent)
+        synchronise(target.parent)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -78,14 +79,6 @@ def _delete(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink()
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def read_bounded(path: Path, limit: int) -> bytes:

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from safe_rl_ros.data.replay_buffer import row_layout
+from safe_rl_ros.files import synchronise
 from safe_rl_ros.types import BoolArray, Float32Array, SafeRlRosError, TransitionBatch
 
 FORMAT = 1
@@ -157,7 +158,7 @@ class SpoolWriter:
                 stream.flush()
                 os.fsync(stream.fileno())
             partial.rename(path)
-            _sync(self.directory)
+            synchronise(self.directory)
         except OSError as error:
             raise SpoolError(f"episode {number} cannot be written to {path}: {error}") from error
         self.next_number += 1
@@ -166,14 +167,6 @@ class SpoolWriter:
     def close(self) -> None:
         """Let others write. Idempotent."""
         self._lock.close()
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def pack(episode: SpooledEpisode) -> bytes:

@@ -72,12 +72,6 @@ def test_what_is_not_finite_is_left_out_and_counted(tmp_path: Path):
     assert "/cmd_vel: a command is not finite" in report.problems
 
 
-def refused(path: Path, stream: Stream, message: str, **changes: object) -> None:
-    bag = stream.write(path)
-    with pytest.raises(BagError, match=message):
-        read_drives([bag], contract(**changes))
-
-
 def odometry_only(stream: Stream) -> Stream:
     stream.rows = [row for row in stream.rows if row[0] == "/odom"]
     return stream
@@ -90,27 +84,34 @@ def drive_of(ticks: int = 110, **given: float) -> Stream:
 
 
 def test_too_little_is_refused(tmp_path: Path):
-    refused(tmp_path / "bag", drive_of(50), r"4\.9 s of unbroken odometry, expected at least 10 s")
+    bag = drive_of(50).write(tmp_path / "bag")
+    with pytest.raises(BagError, match=r"4\.9 s of unbroken odometry, expected at least 10 s"):
+        read_drives([bag], contract())
 
 
 def test_a_bag_without_a_commanded_motion_is_refused(tmp_path: Path):
     stream = odometry_only(drive_of())
     stream.command(EPOCH_NS, 0.0, 0.0)
-    refused(tmp_path / "bag", stream, r"no motion was commanded on /cmd_vel: .*10% of 1 m/s or 2 rad/s")
+    bag = stream.write(tmp_path / "bag")
+    with pytest.raises(BagError, match=r"no motion was commanded on /cmd_vel: .*10% of 1 m/s or 2 rad/s"):
+        read_drives([bag], contract())
 
 
 def test_a_robot_that_does_not_move_is_refused(tmp_path: Path):
-    refused(tmp_path / "bag", drive_of(speed=0.0), "commanded to move and /odom shows no motion: at most 0 m/s")
+    bag = drive_of(speed=0.0).write(tmp_path / "bag")
+    with pytest.raises(BagError, match="commanded to move and /odom shows no motion: at most 0 m/s"):
+        read_drives([bag], contract())
 
 
 def test_a_bag_without_commands_or_by_another_contract_is_refused(tmp_path: Path):
-    without = odometry_only(drive_of())
-    refused(tmp_path / "mute", without, "has no topic /cmd_vel, the command of contract; it has /odom")
-    message = "has no topic /base/cmd, the command of contract; it has /cmd_vel, /odom"
-    refused(tmp_path / "other", drive_of(), message, topics={"command": "base/cmd"})
-    twist = {"command_type": "geometry_msgs/msg/Twist"}
+    mute, whole = odometry_only(drive_of()).write(tmp_path / "mute"), drive_of().write(tmp_path / "whole")
+    with pytest.raises(BagError, match="has no topic /cmd_vel, the command of contract; it has /odom"):
+        read_drives([mute], contract())
+    with pytest.raises(BagError, match="has no topic /base/cmd, the command of contract; it has /cmd_vel, /odom"):
+        read_drives([whole], contract(topics={"command": "base/cmd"}))
     message = "/cmd_vel has type geometry_msgs/msg/TwistStamped, contract expects geometry_msgs/msg/Twist"
-    refused(tmp_path / "twist", drive_of(), message, topics=twist)
+    with pytest.raises(BagError, match=message):
+        read_drives([whole], contract(topics={"command_type": "geometry_msgs/msg/Twist"}))
 
 
 def test_a_contract_for_a_robot_without_a_twin_is_refused(tmp_path: Path):

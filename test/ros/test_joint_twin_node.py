@@ -93,11 +93,12 @@ def test_the_node_shows_what_the_twin_here_does_and_holds_when_nobody_commands(s
     assert (told["/twin"]["simulator"], told["/twin"]["message"]) == ("pybullet", "no command, stopped")
 
 
-def refused(values: dict[str, object], message: str) -> None:
-    rclpy.init(args=ros_arguments({"robot": "panda", **values}), signal_handler_options=SignalHandlerOptions.NO)
+@contextmanager
+def initialised(**values: object) -> Iterator[None]:
+    """Give the arguments of a node that is about to be made."""
+    rclpy.init(args=ros_arguments(values), signal_handler_options=SignalHandlerOptions.NO)
     try:
-        with pytest.raises(ConfigError, match=message):
-            TwinNode()
+        yield
     finally:
         rclpy.try_shutdown()
 
@@ -116,13 +117,16 @@ def refused(values: dict[str, object], message: str) -> None:
     ],
 )
 def test_what_cannot_be_simulated_is_one_error(values: dict[str, object], message: str):
-    refused(values, message)
+    with initialised(**{"robot": "panda", **values}), pytest.raises(ConfigError, match=message):
+        TwinNode()
 
 
 def test_a_robot_of_joints_whose_spec_has_no_twin_is_refused(tmp_path: Path):
     path = stamped(tmp_path, "arm")
     path.write_text(path.read_text().split("# Only the twin")[0])
-    refused({"robot": str(path), "task": TASK}, "robot arm has no twin of its joints: twin.base is not set")
+    message = "robot arm has no twin of its joints: twin.base is not set"
+    with initialised(robot=str(path), task=TASK), pytest.raises(ConfigError, match=message):
+        TwinNode()
 
 
 @contextmanager

@@ -13,7 +13,6 @@ Nothing in the twin stands where the floor and the spheres are: they are rules, 
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Literal
 
 import numpy as np
@@ -95,10 +94,6 @@ class JointReach:
         parts = zip(self._chains, self._columns, strict=True)
         return np.concatenate([chain.motion(position[None, columns]).position for chain, columns in parts])
 
-    def distance(self, state: RobotState) -> float:
-        """Return how far (m) the tool is from the target."""
-        return float(np.linalg.norm(self.points(state)[self._tool] - self._target))
-
     def layout(self, seed: int) -> Layout:
         """Return an empty arena: all that differs between episodes is where the joints start."""
         return NO_ARENA
@@ -118,7 +113,9 @@ class JointReach:
     def evaluate(self, previous: RobotState, state: RobotState, layout: Layout, task_state: TaskState) -> TaskOutcome:
         """Return what the step from ``previous`` to ``state`` was worth; ``goal_reached`` at an arrival."""
         config = self.config
-        before, after, margin = self.distance(previous), self.distance(state), self.margin(state)
+        points = self.points(state)
+        before, after = self._distance(self.points(previous)), self._distance(points)
+        margin = self._clearance(points, self._radii)
         inside = after <= config.target_radius_m
         arrived = inside and not before <= config.target_radius_m
         failure = not margin > 0.0  # NaN is a failure
@@ -133,8 +130,10 @@ class JointReach:
 
     def _clearance(self, points: FloatArray, radii: FloatArray) -> float:
         """Return the least distance (m) of balls around points (G, 3) to the floor and the spheres."""
-        least = float((points[:, 2] - self.config.floor_m - radii).min())
-        if len(self._centres):
-            gaps = np.linalg.norm(points[:, None] - self._centres, axis=2) - self._spheres - radii[:, None]
-            least = min(least, float(gaps.min())) if math.isfinite(least) else math.nan
-        return least
+        heights = points[:, 2] - self.config.floor_m - radii
+        gaps = np.linalg.norm(points[:, None] - self._centres, axis=2) - self._spheres - radii[:, None]
+        return float(np.append(gaps, heights).min())  # of which one is NaN, so is the least
+
+    def _distance(self, points: FloatArray) -> float:
+        """Return how far (m) the tool is from the target."""
+        return float(np.linalg.norm(points[self._tool] - self._target))
