@@ -101,8 +101,8 @@ class Stretch:
 
     def __init__(self) -> None:
         """Start empty."""
-        self.windows: list[tuple[int, int]] = []
-        self.base_stops = 0
+        self.windows: list[tuple[int, int, int]] = []
+        """Begin and end (ns), and how often the base stopped by itself in between."""
         self.used_s = dict.fromkeys(NODES, 0.0)
 
     def measure(self, listener: Listener, pids: dict[str, int], seconds: float) -> None:
@@ -111,10 +111,10 @@ class Stretch:
         stops = listener.count("twin", "timeouts")
         used, begin = {name: cpu_s(pid) for name, pid in pids.items()}, time.time_ns()
         listener.run(seconds)
-        self.windows.append((begin, time.time_ns()))
+        end = time.time_ns()
         for name, pid in pids.items():
             self.used_s[name] += cpu_s(pid) - used[name]
-        self.base_stops += listener.count("twin", "timeouts") - stops
+        self.windows.append((begin, end, listener.count("twin", "timeouts") - stops))
 
     def figures(
         self, listener: Listener, stalls: Times, lateness: Times, limits: tuple[float, float]
@@ -122,7 +122,7 @@ class Stretch:
         """Return what was measured; ``limits``: proposal timeout and the base's (s)."""
         sums: dict[str, dict[str, int]] = {"actor": {}, "filter": {}, "base": {}}
         errors, calm, count = [], [], 0
-        for begin, end in self.windows:
+        for begin, end, base_stops in self.windows:
             rows = [row for row in listener.commands if begin <= row[0] < end]
             sent = np.array([row[0] for row in rows], dtype=np.int64)
             decisions = [listener.decisions.get(row[1]) for row in rows]
@@ -133,10 +133,10 @@ class Stretch:
             calm.append(interval[[not overlaps(a, b, stalls) for a, b in itertools.pairwise(sent)]])
             count += len(rows)
             _add(sums["actor"], actor_misses(heard, limits[0]))
-            _add(sums["filter"], filter_misses(sent, decisions, PERIOD_NS, limits[1], self.base_stops))
+            _add(sums["filter"], filter_misses(sent, decisions, PERIOD_NS, limits[1], base_stops))
             _add(sums["base"], base_view(moved, sent, PERIOD_NS, limits[1]))
-        wall_s = sum(end - begin for begin, end in self.windows) * 1e-9
-        inside = [any(begin <= at < end for begin, end in self.windows) for at in lateness[:, 0].tolist()]
+        wall_s = sum(end - begin for begin, end, _ in self.windows) * 1e-9
+        inside = [any(begin <= at < end for begin, end, _ in self.windows) for at in lateness[:, 0].tolist()]
         return {
             "seconds": round(wall_s, 1),
             "commands": count,
@@ -144,7 +144,7 @@ class Stretch:
             "undisturbed": {"jitter_us": percentiles(np.concatenate(calm), (50, 99, 99.9), scale=1e-3)},
             "actor_late_us": percentiles(lateness[inside, 1], (50, 99), scale=1e-3),
             "missed": sums,
-            "base_stops": self.base_stops,
+            "base_stops": sum(stops for _, _, stops in self.windows),
             "cpu_cores": {name: round(used / wall_s, 3) for name, used in self.used_s.items()},
         }
 

@@ -21,6 +21,7 @@ from benchmarks.common import target
 from benchmarks.online import run_command
 from safe_rl_ros.training.run_records import RunRecord
 from safe_rl_ros.training.statistics import mean_interval
+from safe_rl_ros.types import FloatArray
 
 SWEEPS = ("csc_traps", "csc_robots")
 OURS, BASE = "csc", "trpo"
@@ -70,10 +71,13 @@ def _task_entry(methods: dict[str, dict[int, dict[str, float]]]) -> dict[str, An
 
 
 def _ratio(methods: dict[str, dict[int, dict[str, float]]], seeds: Sequence[int], key: str) -> dict[str, Any]:
-    ours, base = ([methods[name][seed][key] for seed in seeds] for name in (OURS, BASE))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        each = (np.array(ours) / np.array(base)).tolist()
-        return {"of_means": float(np.mean(ours) / np.mean(base)), "paired": _interval(each)}
+    """Return CSC's figure over Base's; NaN where Base's is not positive: a ratio of negative returns says nothing."""
+    ours, base = (np.array([methods[name][seed][key] for seed in seeds]) for name in (OURS, BASE))
+
+    def ratio(one: FloatArray, other: FloatArray) -> FloatArray:
+        return one / np.where(other > 0.0, other, np.nan)
+
+    return {"of_means": float(ratio(ours.mean(), base.mean())), "paired": _interval(ratio(ours, base).tolist())}
 
 
 def _interval(values: Sequence[float]) -> dict[str, Any]:

@@ -20,6 +20,8 @@ Finished parts are kept in --runs and not run again.
 from __future__ import annotations
 
 import argparse
+import math
+import shutil
 import tempfile
 import time
 from collections.abc import Sequence
@@ -123,7 +125,7 @@ def summarise(rows: Sequence[Row], twins: dict[tuple[str, int, int], float]) -> 
     """Return the figures of one case over its robots; intervals over robots, of failures over all episodes."""
     episodes = [episode for row in rows for episode in row["episodes"]]
     failed = [sum(episode["failure"] for episode in row["episodes"]) for row in rows]
-    kept = [return_of(row) / twins[_pair(row)] for row in rows]
+    kept = [return_of(row) / twins[_pair(row)] if twins[_pair(row)] > 0.0 else math.nan for row in rows]
     vetoes = [sum(e["vetoes"] for e in row["episodes"]) / sum(e["length"] for e in row["episodes"]) for row in rows]
     learning = [row["learning"] for row in rows if row["learning"]]
     figures: Row = {
@@ -194,6 +196,7 @@ def measure_ros(runs: Path, size: Sizes, seed: int, robot: int, threshold: float
     request |= {"bundle": parts.read_bundle(run / "bundle").hash, "threshold": threshold}
 
     def make() -> Row:
+        shutil.rmtree(directory, ignore_errors=True)  # what an interrupted session left is no part of this one
         file = write_session(parts.GOES_ON["csc"], directory, run, size.adapt, size.epoch, threshold)
         return run_session(file, directory, robot, size.ros_episodes)
 

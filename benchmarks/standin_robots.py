@@ -7,6 +7,7 @@ late, and a robot that has driven into a hazard is put back at the arena's start
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -143,8 +144,16 @@ class StandInSession(InProcessSession):
         return rollout
 
     def verdict(self, epoch: int) -> Verdict | None:
-        """Return the first verdict on the policy of an epoch that has ended, ``epoch_00003`` by name, if any."""
+        """Return the verdict on the policy of an epoch that has ended, ``epoch_00003`` by name, if any.
+
+        Of several the first by which it gives way: a policy that was good at first does not learn on from a failure.
+        """
         if not self._config.ros.roll_back_episodes:
             return None
         verdicts = [self._trials.add(f"epoch_{epoch:05d}", episode) for episode in self.latest]
-        return next((verdict for verdict in verdicts if verdict is not None), None)
+        return worst_of([verdict for verdict in verdicts if verdict is not None])
+
+
+def worst_of(verdicts: Sequence[Verdict]) -> Verdict | None:
+    """Return the first verdict that goes back to another bundle, else the first."""
+    return next((verdict for verdict in verdicts if verdict.back_to), next(iter(verdicts), None))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -59,3 +61,25 @@ def test_the_base_sees_how_old_its_command_is():
         "stopped": 2,  # 501 and 521 ms old
         "oldest_ms": 521.0,
     }
+
+
+def test_an_outage_is_accounted_for_by_a_stop_of_the_base_in_its_own_window():
+    context = pytest.importorskip("rclpy")
+    assert context
+    from benchmarks.control_loop import PERIOD_NS as PERIOD
+    from benchmarks.control_loop import Stretch
+
+    stretch, timeout_s = Stretch(), 5.0 * PERIOD * 1e-9
+    commands, decisions = [], {}
+    for window in range(2):
+        begin = window * 1000 * PERIOD
+        for number in [*range(1, 5), *range(15, 20)]:  # ten periods without a command
+            commands.append((begin + number * PERIOD, len(commands)))
+            decisions[len(commands) - 1] = decision(0.1 * number)
+        stretch.windows.append((begin, begin + 30 * PERIOD, 1 - window))  # the base stopped in the first alone
+    moved = [begin + number * PERIOD for begin in (0, 1000 * PERIOD) for number in range(1, 20)]
+    listener = SimpleNamespace(commands=commands, decisions=decisions, moved=moved)
+    none = np.zeros((0, 2), dtype=np.int64)
+    figures = stretch.figures(listener, none, none, (0.3, timeout_s))
+    assert (figures["missed"]["filter"]["missed"], figures["missed"]["filter"]["unaccounted"]) == (20, 1)
+    assert figures["base_stops"] == 1

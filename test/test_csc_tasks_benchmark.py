@@ -58,6 +58,14 @@ def test_ratios_and_targets_by_hand() -> None:
     assert (kept["value"], kept["ok"]) == (pytest.approx(0.75), False)
 
 
+def test_a_return_that_is_kept_of_nothing_or_of_a_loss_meets_no_target() -> None:
+    runs = [record("csc", 0, [0.0] * 10, [-5.0] * 10), record("trpo", 0, [4.0] * 10, [-1.0] * 10)]
+    figures = csc_tasks.summarise(runs)
+    assert math.isnan(figures["t"]["csc_to_base"]["final_return"]["of_means"])
+    fewer, kept = csc_tasks.targets(figures)
+    assert (fewer["ok"], kept["ok"]) == (True, False)
+
+
 def test_the_sweeps_have_the_papers_methods_and_seeds() -> None:
     pytest.importorskip("pybullet_data")
     plans = [plan for name in csc_tasks.SWEEPS for plan in plan_runs(load_sweep(name), Path("runs"), compose_session)]

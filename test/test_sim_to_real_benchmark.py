@@ -12,7 +12,7 @@ pytest.importorskip("rclpy")
 
 from benchmarks import sim_to_real
 from benchmarks.sim_to_real_parts import keep, standin_config
-from benchmarks.standin_robots import REST_STEPS, Place, Standing
+from benchmarks.standin_robots import REST_STEPS, Place, Standing, worst_of
 from safe_rl_ros.envs.randomisation import load_randomisation
 from safe_rl_ros.envs.tasks.hazard_nav import load_hazard_nav
 from safe_rl_ros.ros.launching import read_session
@@ -49,6 +49,13 @@ def test_episodes_begin_where_the_robot_stands_and_after_a_failure_at_the_start(
     twin.margin = -0.01
     assert base.reset(7) == "start"
     assert twin.resets == [5, 7]
+
+
+def test_of_an_epochs_verdicts_the_first_that_goes_back_counts():
+    good, worse, later = (SimpleNamespace(back_to=name) for name in ("", "start", "other"))
+    assert worst_of([good, worse, later]) is worse
+    assert worst_of([good, good]) is good
+    assert worst_of([]) is None
 
 
 def test_a_twin_is_fresh_every_so_often():

@@ -13,7 +13,7 @@ from safe_rl_ros.envs.observation import CommandMap
 from safe_rl_ros.envs.observers import StateObserver
 from safe_rl_ros.envs.robot_spec import RobotSpec
 from safe_rl_ros.messages.filter_inputs import FilterInputs, InputSet
-from safe_rl_ros.messages.limits import command_limits, measured_command
+from safe_rl_ros.messages.limits import command_limits
 from safe_rl_ros.safety.action_filter import ActionFilter, Observation, SafetyModel
 from safe_rl_ros.safety.contracts import FilterConfig
 from safe_rl_ros.types import ConfigError, FilterDecision, FloatArray, Reason, StopCause, StopPersistsError
@@ -123,7 +123,7 @@ class ReplayedFilter:
             assembled = self.inputs.assembler.latest(0)
             if assembled is None:
                 return False
-            start = measured_command(self._spec, assembled.state)
+            start = self._spec.measured_command(assembled.state)
         try:
             self.filter.activate(start)
         except ConfigError as error:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from safe_rl_ros.checks.motion import SCALE_TOLERANCE, MotionRecord
+from safe_rl_ros.checks.motion import SCALE_TOLERANCE, MotionRecord, tiny
 from safe_rl_ros.checks.outcome import Findings, Outcome
 from safe_rl_ros.checks.records import JointContent, Sample
 from safe_rl_ros.envs.robot_spec import RobotSpec
@@ -78,16 +78,17 @@ def _columns(spec: RobotSpec, samples: Sequence[Sample], name: str) -> FloatArra
 
 
 def _check_alone(found: Findings, record: MotionRecord, spec: RobotSpec, moved: FloatArray, index: int) -> None:
-    """Check that the joint of the axis moves, and no other that has an axis."""
+    """Check that the joint of the axis moves, and no other that has an axis, by a part of its own tiny motion.
+
+    Joints without an axis may follow (a gripper's second finger does).
+    """
     axis, ways = spec.command.axes[record.plan.index], np.abs(moved).max(axis=0)
-    expected = abs(record.plan.commanded)
-    if not spec.command.positions:
-        expected *= (record.end_ns - record.start_ns) * 1e-9
-    others = [
-        (name, way)
-        for place, (name, way) in enumerate(zip(spec.joints, ways.tolist(), strict=True))
-        if place != index and way > OTHERS_SHARE * expected
-    ]
+    lasted = 1.0 if spec.command.positions else (record.end_ns - record.start_ns) * 1e-9
+    others = []
+    for place, other in enumerate(spec.command.axes):
+        way = float(ways[spec.joints.index(other.name)])
+        if place != record.plan.index and way > OTHERS_SHARE * abs(tiny(spec, place)) * lasted:
+            others.append((other.name, way))
     found.judge(
         f"{axis.name}: no other joint moves",
         not others,
@@ -164,7 +165,7 @@ def _check_wheels(
     ratios = {name: float(measured[spec.joints.index(name)]) / wanted[name] for name in wanted}
     shown = ", ".join(f"{name} {ratio * wanted[name]:+.3g}" for name, ratio in ratios.items())
     expected = ", ".join(f"{name} {value:+.3g}" for name, value in wanted.items()) + " rad/s"
-    turned = [name for name, ratio in ratios.items() if ratio <= 0.0]
+    turned = [name for name, ratio in ratios.items() if not ratio > 0.0]  # NaN does not turn
     found.judge(
         f"{axis.name}: wheels turn the right way",
         not turned,

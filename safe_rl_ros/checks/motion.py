@@ -62,6 +62,15 @@ class MotionRecord:
     """Decisions of the filter during the motion."""
 
 
+def tiny(spec: RobotSpec, index: int) -> float:
+    """Return the size of an axis's motion, in the unit of its commands; of velocities with their sign."""
+    axis = spec.command.axes[index]
+    if spec.command.positions:
+        return min(SHARE * axis.rate * SECONDS, SHARE * (axis.upper - axis.lower))
+    stop = float(spec.command_stop[index])
+    return SHARE * ((axis.upper if axis.upper > stop else axis.lower) - stop)
+
+
 def plan_axis(spec: RobotSpec, index: int, start: FloatArray | None) -> AxisPlan:
     """Return the motion of one axis: within the limits and rates of the robot spec, at a tenth of them.
 
@@ -77,8 +86,7 @@ def plan_axis(spec: RobotSpec, index: int, start: FloatArray | None) -> AxisPlan
     period_s = spec.period_ns * 1e-9
     if not spec.command.positions:
         stop = spec.command_stop
-        wide = axis.upper if axis.upper > stop[index] else axis.lower
-        target = SHARE * (wide - float(stop[index]))
+        target = tiny(spec, index)
         ramp = np.minimum(np.arange(1, ticks + 1) * axis.rate * period_s, abs(target))
         rows = np.tile(stop, (ticks, 1))
         rows[:, index] += np.sign(target) * ramp
@@ -87,7 +95,7 @@ def plan_axis(spec: RobotSpec, index: int, start: FloatArray | None) -> AxisPlan
         raise ValueError("its position is not known")
     if ((start < spec.command_lower) | (start > spec.command_upper)).any():
         raise ValueError("a joint stands outside the limits of its command axis")
-    size = min(SHARE * axis.rate * SECONDS, SHARE * (axis.upper - axis.lower))
+    size = tiny(spec, index)
     middle = (axis.upper + axis.lower) / 2.0
     step = size if start[index] <= middle else -size
     rows = np.tile(start, (2 * ticks, 1))

@@ -6,7 +6,8 @@ The rule, stated once: a newer policy is worse
 - when it has its ``episodes``th episode, if its returns are lower than the start's by the one-sided rank-sum test
   (Wilcoxon, 1945; Mann and Whitney, 1947) at ``level``, by its exact distribution, ties by mid-ranks. Once per policy.
 
-What has been tried so often and is not worse is good: a later one that is worse gives way to it.
+Of the start the newest :data:`MOST_EPISODES` episodes count. What has been tried so often and is not worse is good: a
+later one that is worse gives way to it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from safe_rl_ros.types import EpisodeStats
+
+MOST_EPISODES = 50
+"""Of either side of the test: its distribution is exact, and is computed while the robot waits."""
 
 
 def doubled_ranks(values: Sequence[float]) -> list[int]:
@@ -101,7 +105,7 @@ class Trials:
             return None
         if not start:
             return self._verdict(name, "", None)
-        chance = chance_of_as_low(returns, start)
+        chance = chance_of_as_low(returns, start[-MOST_EPISODES:])
         low = f"returns are lower than the start's: rank-sum test, p = {chance:.3g}, level {self.level:g}"
         return self._verdict(name, low if chance <= self.level else "", chance)
 

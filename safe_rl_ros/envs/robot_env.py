@@ -122,8 +122,7 @@ class RobotEnv(gymnasium.Env[Float32Array, Float32Array]):
         """Return where the commanded joints are (C,), from which commands go on; None if they are no positions."""
         if not self.robot_spec.command.positions:
             return None
-        columns = [self.robot_spec.joints.index(axis.name) for axis in self.robot_spec.command.axes]
-        return self.state.joint_position[columns]
+        return self.robot_spec.measured_command(self.state)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

@@ -19,7 +19,7 @@ from safe_rl_ros.envs.unfilled import refuse_unfilled
 from safe_rl_ros.envs.urdf import Urdf, load_urdf
 from safe_rl_ros.envs.wheels import check_drive
 from safe_rl_ros.resources import find_in_package, find_resource, names_package
-from safe_rl_ros.types import ConfigError, FloatArray
+from safe_rl_ros.types import ConfigError, FloatArray, RobotState
 
 
 class RobotSpec(StrictModel):
@@ -110,6 +110,20 @@ class RobotSpec(StrictModel):
             raise ConfigError(f"robot {self.name} {has}: it lacks {', '.join(missing)}")
         if sensors.imu is not None:
             raise ConfigError(f"robot {self.name} has no twin: that of a base has no imu, and sensors.imu is set")
+
+    def measured_command(self, state: RobotState) -> FloatArray:
+        """Return the command (C,) at which a robot with joint axes stands: their measured positions or velocities.
+
+        NaN where the sensors gave none.
+
+        Raises:
+            ValueError: the robot's axes are not joints.
+        """
+        if self.command.interface == "twist":
+            raise ValueError(f"robot {self.name}: a twist has no measured position")
+        order = [self.joints.index(axis.name) for axis in self.command.axes]
+        values = state.joint_position if self.command.positions else state.joint_velocity
+        return values[order]
 
     def require_joint_twin(self) -> None:
         """Check that the robot is moved by its joints and that its twin is, too.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from safe_rl_ros.envs.robot_spec import RobotSpec
 from safe_rl_ros.safety.contracts import CommandLimits
-from safe_rl_ros.types import FloatArray, RobotState
 
 
 def command_limits(spec: RobotSpec) -> CommandLimits:
@@ -28,18 +27,3 @@ def command_limits(spec: RobotSpec) -> CommandLimits:
         positions=command.positions,
         command_timeout_s=command.timeout_s,
     )
-
-
-def measured_command(spec: RobotSpec, state: RobotState) -> FloatArray:
-    """Return the command (C,) at which a robot with joint axes stands: their measured positions or velocities.
-
-    NaN where the sensors gave none.
-
-    Raises:
-        ValueError: the robot's axes are not joints.
-    """
-    if spec.command.interface == "twist":
-        raise ValueError(f"robot {spec.name}: a twist has no measured position")
-    order = [spec.joints.index(axis.name) for axis in spec.command.axes]
-    values = state.joint_position if spec.command.positions else state.joint_velocity
-    return values[order]

@@ -26,6 +26,7 @@ from std_srvs.srv import Trigger
 
 from safe_rl_ros.bundle import Bundle, load_bundle, preload
 from safe_rl_ros.data.spool import EpisodeNotes, SpooledFile, SpoolWriter
+from safe_rl_ros.data.trials import MOST_EPISODES
 from safe_rl_ros.envs.observation import CommandMap
 from safe_rl_ros.envs.parameter_log import FILE as PARAMETER_LOG
 from safe_rl_ros.envs.parameter_log import ParameterLog
@@ -84,7 +85,7 @@ PARAMETERS = (
         0,
         "Episodes by which a newer bundle is found worse than the first, and given up; 0: never.",
         minimum=0,
-        maximum=10_000,
+        maximum=MOST_EPISODES,
     ),
     NodeParameter("roll_back_level", 0.05, "Level of that test, one-sided.", 0.0, 0.5),
     NodeParameter("realtime_scheduling", False, "Ask the kernel for SCHED_FIFO for the thread that acts."),

@@ -16,7 +16,6 @@ from std_msgs.msg import Float64MultiArray
 from safe_rl_ros.envs.observation import StateObserver
 from safe_rl_ros.envs.robot_spec import RobotSpec
 from safe_rl_ros.messages.filter_inputs import FilterInputs, InputSet
-from safe_rl_ros.messages.limits import measured_command
 from safe_rl_ros.ros import qos
 from safe_rl_ros.ros.conversions import make_command_codec
 from safe_rl_ros.ros.decision_codec import DecisionCodec
@@ -132,7 +131,7 @@ class FilterLoop:
         age_s = (inputs.now_ns - inputs.arrival_ns) * 1e-9
         if not (self._lockstep or age_s <= self._parts.action_filter.config.observation_timeout_s):
             raise ConfigError(f"commands are positions, and the robot's were last heard of {age_s:.2f} s ago")
-        return measured_command(self._spec, inputs.state)
+        return self._spec.measured_command(inputs.state)
 
     def tick(self) -> None:
         """Real time: decide with the newest of everything, every period."""

@@ -30,7 +30,7 @@ from safe_rl_ros.training.session import Session
 from safe_rl_ros.training.session_config import SessionConfig
 from safe_rl_ros.training.start import begin
 from safe_rl_ros.training.tables import Pace
-from safe_rl_ros.types import BackendError, ConfigError, TransitionBatch
+from safe_rl_ros.types import BackendError, BundleError, ConfigError, TransitionBatch
 
 logger = logging.getLogger(__name__)
 GOAL_WINDOW = 5
@@ -115,8 +115,9 @@ class Trainer:
             logger.info("stopped by request in epoch %d", self.epoch)
             self.save()
             return False
-        except BackendError:
-            self.save()  # the robot is gone, and with it the epoch in progress; the state before it is whole
+        except (BackendError, BundleError):
+            # The robot is gone or went back to an older bundle, and with it the epoch in progress; what was is whole.
+            self.save()
             raise
         self.save()
         if self._offline is None:

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from safe_rl_ros.config import GrownModel, StrictModel
+from safe_rl_ros.data.trials import MOST_EPISODES
 
 
 class TrainingConfig(GrownModel):
@@ -100,7 +101,7 @@ class RosConfig(GrownModel):
     roll_back_episodes: int = Field(
         0,
         ge=0,
-        le=10_000,
+        le=MOST_EPISODES,
         description="With acting actor: episodes after which a newer bundle is compared with the first one; if its"
         " returns are lower (rank-sum test), or at its first failure, the robot goes back and the session ends;"
         " 0: never.",

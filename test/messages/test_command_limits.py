@@ -7,7 +7,7 @@ import pytest
 from spec_files import ARM_VELOCITY, write_spec
 
 from safe_rl_ros.envs.robot_spec import load_robot_spec
-from safe_rl_ros.messages.limits import command_limits, measured_command
+from safe_rl_ros.messages.limits import command_limits
 from safe_rl_ros.types import ConfigError, RobotState
 
 DECELERATE = {
@@ -54,10 +54,9 @@ def test_a_timeout_below_the_period_is_refused():
 
 def test_measured_command_is_found_by_name(tmp_path):
     spec = load_robot_spec("arm", ["joints=[elbow_joint, shoulder_pan_joint, shoulder_lift_joint]"])
-    measured = measured_command(spec, state([3.0, 1.0, np.nan], [30.0, 10.0, 20.0]))
+    measured = spec.measured_command(state([3.0, 1.0, np.nan], [30.0, 10.0, 20.0]))
     np.testing.assert_array_equal(measured, [1.0, np.nan, 3.0])
     velocity = load_robot_spec(write_spec(tmp_path, "arm", ARM_VELOCITY))
-    assert measured_command(velocity, state([1.0, 2.0, 3.0], [0.1, 0.2, 0.3])).tolist() == [0.1, 0.2, 0.3]
+    assert velocity.measured_command(state([1.0, 2.0, 3.0], [0.1, 0.2, 0.3])).tolist() == [0.1, 0.2, 0.3]
     with pytest.raises(ValueError, match="a twist has no measured position"):
-        measured_command(load_robot_spec("rover"), state([0.0, 0.0], [0.0, 0.0]))
-
+        load_robot_spec("rover").measured_command(state([0.0, 0.0], [0.0, 0.0]))
