@@ -14,6 +14,7 @@ from safe_rl_ros.checks.motion import (
     SLACK_S,
     AxisPlan,
     plan_axis,
+    tiny,
 )
 from safe_rl_ros.checks.outcome import Check, Findings
 from safe_rl_ros.checks.safety import STOP_PERIODS
@@ -37,8 +38,12 @@ class PressedMotion:
 
 
 def stop_limit_s(spec: RobotSpec) -> float:
-    """Return the time after the press within which the robot must be at rest, s."""
-    return (STOP_PERIODS + LATENCY_PERIODS) * spec.period_ns * 1e-9 + SLACK_S
+    """Return the time after the press within which the robot must be at rest, s; with the ramp of its stop profile."""
+    ramp_s = 0.0
+    if spec.command.stop_profile == "decelerate" and not spec.command.positions:
+        sizes = np.abs([tiny(spec, index) for index in range(spec.act_dim)])
+        ramp_s = float((sizes / spec.command_deceleration).max())
+    return (STOP_PERIODS + LATENCY_PERIODS) * spec.period_ns * 1e-9 + SLACK_S + ramp_s
 
 
 def plan_press(spec: RobotSpec, index: int, start: FloatArray | None) -> AxisPlan:

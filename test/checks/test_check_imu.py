@@ -26,6 +26,16 @@ def test_a_good_one_passes_everything():
     assert {check.outcome for check in checks.values()} == {Outcome.PASS}
 
 
+def test_one_bad_message_among_good_ones_is_told():
+    good = ImuPart(np.array([0.0, 0.0, 0.0, 1.0]), np.zeros(3), np.array([0.0, 0.0, 9.81]))
+    bad = ImuPart(np.array([0.0, 0.0, 0.0, 0.5]), np.full(3, np.nan), np.array([0.0, 0.0, 9.81]))
+    found = Findings("/imu")
+    check_imu(found, [good, bad, good, good])
+    failed = {check.name: check for check in found.checks if check.outcome is Outcome.FAIL}
+    assert set(failed) == {"finite angular velocity", "quaternion"}
+    assert failed["finite angular velocity"].measured == "1 of 4 messages are not"
+
+
 @pytest.mark.parametrize(
     ("changes", "name", "outcome", "words"),
     [

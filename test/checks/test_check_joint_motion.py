@@ -64,6 +64,21 @@ def test_another_joint_that_moves_is_named():
     assert outcomes(arm_moves(also=0.2))["no other joint moves"] is Outcome.PASS
 
 
+def test_a_joint_without_an_axis_may_follow():
+    command = ARM.command.model_copy(update={"axes": ARM.command.axes[:1]})
+    gripper = ARM.model_copy(update={"command": command})
+    places = [[0.0, 0.5, 0.0]] * 60 + [[0.075, 0.5, 0.075]] * 40
+    heard = [joints(ARM.joints, place, [0.0] * 3) for place in places]
+    record = MotionRecord(plan_axis(gripper, 0, np.array([0.0])), (), START, END, False, "direct", {})
+    found = Findings("motion")
+    check_joint_motion(found, record, gripper, samples(heard, 50.0), seen=False)
+    assert outcomes(found) == {"no other joint moves": Outcome.PASS}
+    again = Findings("motion")
+    whole = MotionRecord(plan_axis(ARM, 0, np.array([0.0, 0.5, 0.0])), (), START, END, False, "direct", {})
+    check_joint_motion(again, whole, ARM, samples(heard, 50.0), seen=False)
+    assert outcomes(again) == {"no other joint moves": Outcome.FAIL}
+
+
 @pytest.mark.parametrize(
     ("gain", "advice"),
     [(180.0 / math.pi, "in degrees"), (-1.0, "other sign"), (0.0, "with zeros"), (3.0, "different units")],
@@ -106,6 +121,7 @@ def test_wheels_turn_as_radius_and_separation_say():
         (1, 0.4, -0.4, {"wheels turn the right way": Outcome.FAIL}),  # swapped
         (0, 1.11, -1.11, {"wheels turn the right way": Outcome.FAIL}),  # one has the other sign
         (0, 0.0, 0.0, {"wheels turn the right way": Outcome.FAIL}),  # joint_states do not see what odometry sees
+        (0, math.nan, math.nan, {"wheels turn the right way": Outcome.FAIL}),  # no velocity is no turning
         (0, 63.7, 63.7, {"wheels turn the right way": Outcome.PASS, "wheel speeds": Outcome.WARN}),  # degrees
     ],
 )

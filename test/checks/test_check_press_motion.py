@@ -20,6 +20,23 @@ def test_limits_by_hand():
     assert stop_limit_s(ARM) == pytest.approx(0.3)
 
 
+def test_a_robot_whose_stop_is_a_ramp_has_the_time_that_the_ramp_takes():
+    axes = tuple(axis.model_copy(update={"deceleration": 0.3}) for axis in ROVER.command.axes)
+    command = ROVER.command.model_copy(update={"stop_profile": "decelerate", "axes": axes})
+    # 0.1 m/s and 0.2 rad/s at 0.3 per s: the second takes 0.67 s.
+    assert stop_limit_s(ROVER.model_copy(update={"command": command})) == pytest.approx(0.7 + 2 / 3)
+
+
+@pytest.mark.parametrize(("way", "told"), [(0.0, "did not move"), (0.01, "after the press")])
+def test_a_joint_must_have_moved_when_it_was_pressed(way: float, told: str):
+    plan = plan_press(ARM, 0, np.array([0.0, 0.5, 1.0]))
+    times = np.arange(0.0, 4.0, 0.02)
+    values = tuple((round(at * S), way * min(1.0, max(0.0, at - 1.0) / 0.5)) for at in times.tolist())
+    (check,) = check_pressed_motion(Findings("e"), PressedMotion(plan, values, S, 3 * S // 2), ARM)
+    assert check.outcome is (Outcome.PASS if way else Outcome.FAIL)
+    assert told in check.measured
+
+
 def test_proposals_go_on_after_the_press_and_keep_limits_and_rates():
     plan = plan_press(ROVER, 0, None)
     assert plan.rows.shape == (12, 2)  # 0.5 s and 0.7 s at 10 Hz
