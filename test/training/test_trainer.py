@@ -19,7 +19,7 @@ from safe_rl_ros.training.rollout import StopRequestedError
 from safe_rl_ros.training.run import StopFlag, prepare_directory, train
 from safe_rl_ros.training.session import InProcessSession
 from safe_rl_ros.training.trainer import Trainer
-from safe_rl_ros.types import ConfigError
+from safe_rl_ros.types import BackendError, BundleError, ConfigError
 
 
 def final_state(directory: Path) -> dict[str, torch.Tensor]:
@@ -51,6 +51,29 @@ def test_resume_equals_an_uninterrupted_run(algorithm: str, tmp_path: Path) -> N
     train(config, parts, max_epochs=1)
     prepare_directory(config, tmp_path / "parts", resume=True)
     train(config, parts, max_epochs=2)
+    train(config, parts)
+    assert_same_run(whole, parts)
+
+
+@pytest.mark.parametrize("error", [BackendError, BundleError])
+def test_a_robot_that_is_gone_or_went_back_leaves_the_epochs_before_to_go_on_from(
+    error: type[Exception], tmp_path: Path
+) -> None:
+    config = tiny_config("csc", "training.checkpoint_interval=100")
+    whole = prepare_directory(config, tmp_path / "whole", resume=False)
+    train(config, whole)
+    parts = prepare_directory(config, tmp_path / "parts", resume=False)
+    flag, calls = StopFlag(), []
+
+    def fail_once() -> None:
+        calls.append(1)
+        if len(calls) == 230:  # epoch 1, step 80
+            raise error("gone")
+
+    flag.check = fail_once  # type: ignore[method-assign]
+    with pytest.raises(error, match="gone"):
+        train(config, parts, flag=flag)
+    assert [path.name for path in (parts / "checkpoints").iterdir()] == ["epoch_00001"]
     train(config, parts)
     assert_same_run(whole, parts)
 
