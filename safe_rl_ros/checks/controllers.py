@@ -53,6 +53,8 @@ def _skip_joints(found: Findings, records: Sequence[ControllerRecord], spec: Rob
     node = records[0].node if records else "/CONTROLLER"
     advice = f"`ros2 param get {node} joints` by hand; --move sees which joint moves"
     if spec.command.interface == "joint_group":
+        if spec.command.positions:
+            advice = f"`ros2 param get {node} joints`, or its driver's manual; --move asks for --order-checked then"
         found.skip("controller's joints", "it does not say, and its messages carry no names", advice)
     else:
         found.skip("controller's joints", "it does not say", advice)

@@ -1,4 +1,4 @@
-"""The tiny motions of ``--move``: what is commanded, when not to, and what the answer means."""
+"""The tiny motions of ``--move``: what is commanded, and what the answer means."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from safe_rl_ros.checks.outcome import Check, Findings, Outcome, Report
-from safe_rl_ros.checks.records import JointContent, Observed, Sample, ScanContent
-from safe_rl_ros.checks.scan import nearest
+from safe_rl_ros.checks.outcome import Check, Findings, Outcome
+from safe_rl_ros.checks.records import JointContent, Sample
 from safe_rl_ros.envs.robot_spec import RobotSpec
-from safe_rl_ros.messages.state_assembler import OdometryPart, Sensor
+from safe_rl_ros.messages.state_assembler import OdometryPart
 from safe_rl_ros.types import FloatArray
 
 SHARE = 0.1
@@ -24,8 +23,6 @@ MOVING_SHARE = 0.2
 LATENCY_PERIODS = 3
 SLACK_PERIODS, SLACK_S = 3, 0.2
 """How much later than the command's timeout a robot may be seen at rest."""
-ROOM_M = 0.1
-"""Free space that must be left around the footprint after the motion."""
 
 
 @dataclass(frozen=True)
@@ -127,49 +124,6 @@ def travel_m(spec: RobotSpec) -> float:
 def rest_limit_s(spec: RobotSpec) -> float:
     """Return the time after the last command within which the robot must be seen at rest, s."""
     return spec.command.timeout_s + SLACK_PERIODS * spec.period_ns * 1e-9 + SLACK_S
-
-
-def refusals(report: Report, observed: Observed, spec: RobotSpec) -> list[str]:
-    """Return why the robot must not be moved now; empty if it may."""
-    failed = report.count(Outcome.FAIL)
-    reasons = [f"{failed} checks failed"] if failed else []
-    reasons += ["the emergency stop is pressed"] if observed.estop_pressed else []
-    record = observed.filter
-    others = [p.node for p in observed.command.publishers if record is None or p.node != record.node]
-    reasons += [f"others command the robot: {', '.join(others)}"] if others else []
-    if record is not None:
-        reasons += [] if record.active else ["a filter runs and is not active: activate it, in shadow mode, or end it"]
-        reasons += [f"the filter has latched a stop: {record.state['stop']}"] if record.state.get("stop") else []
-        reasons += [f"others propose commands: {', '.join(record.proposers)}"] if record.proposers else []
-    source: Sensor = "odom" if spec.command.interface == "twist" else "joint_states"
-    if source not in observed.sensors or not observed.sensors[source].samples:
-        return [*reasons, f"without {source} nobody sees what moves"]
-    return reasons + _not_at_rest(observed, spec, source) + _no_room(observed, spec)
-
-
-def _not_at_rest(observed: Observed, spec: RobotSpec, source: Sensor) -> list[str]:
-    """Velocity axes that move already, against what would be commanded."""
-    if spec.command.positions:
-        return []
-    samples = observed.sensors[source].samples
-    moving = []
-    for index, axis in enumerate(spec.command.axes):
-        values = [v for v in (measured_axis(spec, index, sample) for sample in samples[-5:]) if v is not None]
-        if values and abs(float(np.median(values))) > MOVING_SHARE * abs(plan_axis(spec, index, None).commanded):
-            moving.append(axis.name)
-    return [f"the robot moves already: {', '.join(moving)}"] if moving else []
-
-
-def _no_room(observed: Observed, spec: RobotSpec) -> list[str]:
-    scan, record = spec.sensors.scan, observed.sensors.get("scan")
-    if scan is None or record is None or not record.samples or spec.command.interface != "twist":
-        return []
-    content = record.samples[-1].content
-    hit = nearest(content, spec, scan) if isinstance(content, ScanContent) else None
-    need = (spec.footprint_radius_m or 0.0) + travel_m(spec) + ROOM_M
-    if hit is None or hit[0] >= need:
-        return []
-    return [f"something is {hit[0]:.2f} m from the base's origin, the motion needs {need:.2f} m around it"]
 
 
 def check_motion(found: Findings, record: MotionRecord, spec: RobotSpec) -> list[Check]:

@@ -45,6 +45,13 @@ def check_robot(
         bool, typer.Option("--move", help="Move each axis a little: latency, sign, scale, command timeout. Asks first.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before moving.")] = False,
+    order_checked: Annotated[
+        bool,
+        typer.Option(
+            "--order-checked",
+            help="command.axes were compared with the controller's order by hand; for one that does not tell its.",
+        ),
+    ] = False,
     press: Annotated[
         bool, typer.Option("--press-estop", help="Press the filter's emergency stop and see it stop; it stays latched.")
     ] = False,
@@ -56,7 +63,8 @@ def check_robot(
     """
     try:
         places: dict[str, Any] = {"namespace": namespace, "filter_name": filter_name, "proposed_topic": proposed}
-        report = _run(_read(robot, task, bundle, places), seconds, move=move, sure=yes, press=press)
+        request = _read(robot, task, bundle, places)
+        report = _run(request, seconds, _Wish(move, yes, order_checked, press))
     except SafeRlRosError as error:
         console.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
         raise typer.Exit(NOT_RUN) from error
@@ -79,6 +87,16 @@ class _Request:
     """Names in the graph, for the probe."""
 
 
+@dataclass(frozen=True)
+class _Wish:
+    """What is to be done beside listening, and what somebody vouches for."""
+
+    move: bool
+    sure: bool
+    order_checked: bool
+    press: bool
+
+
 def _read(robot: str, task: str | None, bundle: Path | None, places: dict[str, Any]) -> _Request:
     from safe_rl_ros.envs.observers import make_observer
     from safe_rl_ros.envs.robot_spec import load_robot_spec
@@ -87,7 +105,7 @@ def _read(robot: str, task: str | None, bundle: Path | None, places: dict[str, A
     return _Request(spec, None if task is None else make_observer(spec, task), bundle, places)
 
 
-def _run(request: _Request, seconds: float, *, move: bool, sure: bool, press: bool) -> Report:
+def _run(request: _Request, seconds: float, wish: _Wish) -> Report:
     """Listen, judge, show; then move and press, if asked to."""
     from safe_rl_ros.checks.robot import check_robot as judge
 
@@ -102,11 +120,11 @@ def _run(request: _Request, seconds: float, *, move: bool, sure: bool, press: bo
         report = judge(spec, observed, observer=observer, bundle=request.bundle)
         _show(report.checks)
         moved: list[Check] = []
-        if move:
-            moved = _move(spec, probe, observed, report, sure)
+        if wish.move:
+            moved = _move(probe, observed, report, wish)
             report = _added(report, moved)
-        if press:
-            report = _added(report, _press(spec, probe, _why_at_rest(spec, probe, report, moved)))
+        if wish.press:
+            report = _added(report, _press(spec, probe, _why_at_rest(probe, report, moved, wish)))
     return report
 
 
@@ -115,20 +133,20 @@ def _added(report: Report, checks: Sequence[Check]) -> Report:
     return report.plus(checks)
 
 
-def _move(spec: RobotSpec, probe: Any, observed: Observed, report: Report, sure: bool) -> list[Check]:
+def _move(probe: Any, observed: Observed, report: Report, wish: _Wish) -> list[Check]:
     """Move every axis, if nothing speaks against it and somebody agrees; return the checks."""
-    from safe_rl_ros.checks.motion import refusals
     from safe_rl_ros.checks.outcome import Findings
+    from safe_rl_ros.checks.refusals import refusals
     from safe_rl_ros.ros.robot_motion import MOTION, Mover, move_axes
 
-    found = Findings(MOTION)
-    why = refusals(report, observed, spec)
-    if not why and not sure:
+    found, spec = Findings(MOTION), probe.spec
+    why = refusals(report, observed, spec, order_checked=wish.order_checked)
+    if not why and not wish.sure:
         if not _agreed(spec, probe.proposed_topic if observed.filter else spec.command.topic):
             found.skip("not moved", "nobody agreed", "answer y, or give --yes")
             return found.checks
         observed = probe.listen(AGAIN_S)  # somebody may have taken a while to answer
-        why = refusals(report, observed, spec)
+        why = refusals(report, observed, spec, order_checked=wish.order_checked)
     if why:
         found.skip("not moved", "; ".join(why), "put that right and try again")
         return found.checks
@@ -146,10 +164,10 @@ def _agreed(spec: RobotSpec, topic: str) -> bool:
         return False
 
 
-def _why_at_rest(spec: RobotSpec, probe: Any, report: Report, moved: Sequence[Check]) -> str:
+def _why_at_rest(probe: Any, report: Report, moved: Sequence[Check], wish: _Wish) -> str:
     """Return why the emergency stop is pressed while the robot stands still; empty if it may move again."""
-    from safe_rl_ros.checks.motion import refusals
     from safe_rl_ros.checks.outcome import Outcome
+    from safe_rl_ros.checks.refusals import refusals
 
     if not moved:
         return "--move was not given"
@@ -158,7 +176,7 @@ def _why_at_rest(spec: RobotSpec, probe: Any, report: Report, moved: Sequence[Ch
     observed = probe.listen(AGAIN_S)  # it has gone some way since it was last allowed to move
     if observed.filter is None:
         return "there is no filter"
-    return "; ".join(refusals(report, observed, spec))
+    return "; ".join(refusals(report, observed, probe.spec, order_checked=wish.order_checked))
 
 
 def _press(spec: RobotSpec, probe: Any, why_at_rest: str) -> list[Check]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.clock import Clock as NodeClock
 from rclpy.clock import ClockType
 from rclpy.node import Node
@@ -78,6 +79,8 @@ class SimulatedBase(Node):
         self._counts = {"steps": 0, "refused_commands": 0, "timeouts": 0, "received": 0}
         self.ticker = DeadlineTicker(self._spec.period_ns) if self._timing == "realtime" else None
         self._steady = NodeClock(clock_type=ClockType.STEADY_TIME)  # also with use_sim_time
+        if not base:
+            self._tell_joints()
 
     def _base(self, values: Mapping[str, Any]) -> TwinBackend:
         """Return a base in its task's arenas."""
@@ -93,6 +96,16 @@ class SimulatedBase(Node):
                 "joints, and only the twin of a base is randomised"
             )
         return make_joint_twin(self._spec)
+
+    def _tell_joints(self) -> None:
+        """Say which joints are commanded, in which order and by what, as ros2_control's controllers do."""
+        told = ParameterDescriptor(read_only=True, description="As the robot spec has it; for others to compare.")
+        command = self._spec.command
+        self.declare_parameter("joints", [axis.name for axis in command.axes], told, ignore_override=True)
+        if command.interface == "joint_group":
+            self.declare_parameter("interface_name", command.kind, told, ignore_override=True)
+        else:
+            self.declare_parameter("command_interfaces", [command.kind], told, ignore_override=True)
 
     def create_base_entities(self) -> None:
         """Create the robot's topics: called once, when nothing can be refused any more."""

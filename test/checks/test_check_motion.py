@@ -17,14 +17,18 @@ from record_fakes import (
     running_filter,
     samples,
     scan,
+    topic,
     with_topic,
 )
 
 from safe_rl_ros.checks import motion
-from safe_rl_ros.checks.motion import MotionRecord, check_motion, measured_axis, plan_axis, refusals
-from safe_rl_ros.checks.outcome import Findings, Outcome
-from safe_rl_ros.checks.records import Endpoint
+from safe_rl_ros.checks.motion import MotionRecord, check_motion, measured_axis, plan_axis
+from safe_rl_ros.checks.outcome import Findings, Outcome, Report
+from safe_rl_ros.checks.records import ControllerRecord, Endpoint, TopicRecord
+from safe_rl_ros.checks.refusals import refusals
 from safe_rl_ros.checks.robot import check_robot
+from safe_rl_ros.messages.readers import command_message_type
+from safe_rl_ros.messages.state_assembler import SENSOR_TYPES
 
 PERIOD = ROVER.period_ns
 
@@ -121,6 +125,54 @@ def test_the_robot_is_not_moved_while_a_policy_proposes():
     record = running_filter()
     busy = rover(filter=type(record)(record.node, record.state, record.diagnostics, ("/policy",)))
     assert refused(busy) == ["others propose commands: /policy"]
+
+
+SPREAD, ALIKE = [0.3, 0.4, 0.5], [0.4, 0.4, 0.41]
+
+
+def refused_arm(places, *, spec=ARM, order_checked=False, **parameters):
+    """Why an arm at these places must not be moved, its controller telling these parameters."""
+    topics = {
+        "sensors": {"joint_states": topic("/joint_states", SENSOR_TYPES["joint_states"], held(spec, places))},
+        "command": TopicRecord(spec.command.topic, subscribers=(Endpoint("/hand", command_message_type(spec)),)),
+    }
+    observed = rover(**topics, controllers=(ControllerRecord("/hand", parameters),))
+    return refusals(check_robot(spec, observed), observed, spec, order_checked=order_checked)
+
+
+def held(spec, places):
+    return samples([joints(spec.joints, places)] * 251, rate_hz=spec.control_rate_hz)
+
+
+def test_positions_without_names_are_not_sent_to_joints_of_an_unknown_order():
+    (why,) = refused_arm(SPREAD)
+    assert "a jump (shoulder_pan_joint 0.3, shoulder_lift_joint 0.4, elbow_joint 0.5)" in why
+    assert "--order-checked" in why
+    # Where numbers may be exchanged, where somebody or the controller vouches for the order, it may be moved.
+    assert refused_arm(ALIKE) == []
+    assert refused_arm(SPREAD, order_checked=True) == []
+    assert refused_arm(SPREAD, joints=list(ARM.joints), interface_name="position") == []
+    # Of no use: another order is a failed check, and parameters that say nothing of joints.
+    assert refused_arm(SPREAD, joints=list(ARM.joints[::-1])) == ["1 checks failed"]
+    assert len(refused_arm(SPREAD, interface_name="position")) == 1
+
+
+def test_a_joint_whose_place_is_not_known_counts_as_one_that_would_jump():
+    observed = rover(
+        sensors={"joint_states": topic("/joint_states", "", held(ARM, [0.4, np.nan, 0.4]))},
+        command=TopicRecord(ARM.command.topic),
+    )
+    assert "is a jump (shoulder_pan_joint 0.4, shoulder_lift_joint nan" in "".join(refusals(Report(()), observed, ARM))
+
+
+@pytest.mark.parametrize("change", [{"interface": "joint_trajectory"}, {"kind": "velocity"}])
+def test_names_and_velocities_need_no_order(change):
+    axes = tuple(axis.model_copy(update={"stop": 0.0 if change.get("kind") else None}) for axis in ARM.command.axes)
+    spec = ARM.model_copy(update={"command": ARM.command.model_copy(update={**change, "axes": axes})})
+    observed = rover(
+        sensors={"joint_states": topic("/joint_states", "", held(spec, SPREAD))}, command=TopicRecord("/arm")
+    )
+    assert refusals(Report(()), observed, spec) == []
 
 
 def answer(gain=1.0, delay_s=0.05, until_s=0.7, *, index=0, spec=ROVER, stop_sent=False):

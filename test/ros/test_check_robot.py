@@ -20,8 +20,8 @@ from rclpy.client import Client  # noqa: E402
 from robot_stand_in import ROVER, ArmStandIn, stand_in  # noqa: E402
 from ros_helpers import start_filter, start_twin, write_bundle  # noqa: E402
 
-from safe_rl_ros.checks.motion import refusals  # noqa: E402
 from safe_rl_ros.checks.outcome import Findings, Outcome  # noqa: E402
+from safe_rl_ros.checks.refusals import refusals  # noqa: E402
 from safe_rl_ros.checks.robot import check_robot  # noqa: E402
 from safe_rl_ros.checks.safety import check_press  # noqa: E402
 from safe_rl_ros.ros.robot_motion import Mover, move_axes  # noqa: E402

@@ -19,6 +19,7 @@ from sensor_msgs.msg import JointState  # noqa: E402
 from spec_files import write_spec  # noqa: E402
 
 from safe_rl_ros.checks.outcome import Check, Outcome  # noqa: E402
+from safe_rl_ros.checks.refusals import refusals  # noqa: E402
 from safe_rl_ros.checks.robot import check_robot  # noqa: E402
 from safe_rl_ros.envs.robot_spec import load_robot_spec  # noqa: E402
 from safe_rl_ros.ros.conversions import write_stamp  # noqa: E402
@@ -124,12 +125,14 @@ def test_where_the_controller_says_nothing_the_motion_tells_the_order_and_the_un
         stand_in("silent", "other_order", namespace="silent", kind=WholeArm) as robot,
         RobotProbe(ARM, namespace="silent") as probe,
     ):
-        report = check_robot(ARM, probe.listen(1.0))
+        observed = probe.listen(1.0)
+        report = check_robot(ARM, observed)
         assert report.ready
         assert "controller's joints" in of_outcome(report.checks, Outcome.SKIP)
+        assert "is a jump" in "".join(refusals(report, observed, ARM))
         # From a place where the numbers of the first and the last joint may be exchanged without a jump.
         robot.places = robot.goals = np.array([0.4, 0.4, 0.4])
-        probe.run(timeout_s=0.2)
+        assert refusals(report, probe.listen(1.0), ARM) == []
         failed = of_outcome(move_axes(Mover(probe, through_filter=False)))
     assert set(failed) == {"shoulder_pan_joint: moves", "shoulder_pan_joint: no other joint moves"}
     assert failed["shoulder_pan_joint: no other joint moves"].measured == "elbow_joint moved by 0.075"

@@ -18,6 +18,7 @@ pytestmark = pytest.mark.ros
 import rclpy  # noqa: E402
 from joint_helpers import TASK, Controller, assert_seen, controller, stamped, walk  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
+from rclpy.parameter import Parameter  # noqa: E402
 from rclpy.signals import SignalHandlerOptions  # noqa: E402
 from ros_helpers import bench, start_filter, start_twin  # noqa: E402
 from sensor_msgs.msg import JointState  # noqa: E402
@@ -91,6 +92,14 @@ def test_the_node_shows_what_the_twin_here_does_and_holds_when_nobody_commands(s
     told = stepped.setup.harness.diagnostics
     assert stepped.setup.run(lambda: told.get("/twin", {}).get("refused_commands") == "2", 3.0)
     assert (told["/twin"]["simulator"], told["/twin"]["message"]) == ("pybullet", "no command, stopped")
+
+
+def test_the_node_tells_its_joints_as_a_controller_does_and_nobody_changes_what_it_tells(stepped: Stepped):
+    spec, told = stepped.controller.spec, stepped.node.get_parameter
+    assert told("joints").value == [axis.name for axis in spec.command.axes]
+    assert told("interface_name").value == "position"
+    (result,) = stepped.node.set_parameters([Parameter("joints", value=list(spec.joints[::-1]))])
+    assert not result.successful
 
 
 @contextmanager
