@@ -109,8 +109,13 @@ class ActorNode:
         """
         if not values["spool"]:
             raise ConfigError("parameter spool is empty, expected the directory for the episodes")
-        preload()
         spec = self._spec = load_robot_spec(values["robot"])
+        if spec.sensors.odom is None:
+            raise ConfigError(
+                f"robot {spec.name} has no odometry, which tells the actor that it stands: robots that are moved by "
+                "their joints cannot be acted on yet; put their bundle in front of them with filter.launch.py"
+            )
+        preload()
         self._fixed: dict[str, object] = {"spec_sha256": spec.hash, **_realtime(values), "spool": values["spool"]}
         self._writer = SpoolWriter(values["spool"])
         self._backend = ActorBackend(

@@ -16,7 +16,6 @@ from spool_helpers import NAMES, SPEC_HASH, make_reader  # noqa: E402
 from safe_rl_ros.data.segments import own_rows  # noqa: E402
 from safe_rl_ros.data.spool import SpoolError, SpoolWriter  # noqa: E402
 from safe_rl_ros.ros.actor import Actor  # noqa: E402
-from safe_rl_ros.ros.actor_backend import phase_correction  # noqa: E402
 from safe_rl_ros.ros.actor_messages import Deployment, format_deployment, parse_deployment  # noqa: E402
 from safe_rl_ros.ros.actor_parts import ActorConfig  # noqa: E402
 from safe_rl_ros.ros.actor_recording import TakeOver  # noqa: E402
@@ -358,15 +357,6 @@ def test_the_end_of_the_process_saves_the_episode_in_progress(world):
     (episode,) = world.run(5)
     assert (episode.notes.ending, len(episode)) == ("shutdown", 2)
     assert world.log[-1] == "stop"
-
-
-@pytest.mark.parametrize(
-    ("decided_ms", "correction_ms"),
-    [(10.0, 0.0), (30.0, 0.0), (9.0, -0.25), (11.0, 0.25), (2.0, -0.5), (18.0, 0.5), (-10.0, 0.0)],
-)
-def test_the_actor_follows_the_filters_clock_in_small_steps(decided_ms, correction_ms):
-    deadline_ns = 20_000_000  # the next deadline; decisions should come 10 ms before it, or whole periods earlier
-    assert phase_correction(deadline_ns, round(decided_ms * 1e6), PERIOD_NS) == round(correction_ms * 1e6)
 
 
 def test_deployments_as_text():

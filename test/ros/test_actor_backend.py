@@ -1,0 +1,110 @@
+"""The actor's robot: when it counts as standing, whom it follows, and which robots it cannot have."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+pytestmark = pytest.mark.ros
+
+from ros_helpers import make_state  # noqa: E402
+
+from safe_rl_ros.ros.actor_backend import ActorBackend, is_at_rest, phase_correction  # noqa: E402
+from safe_rl_ros.ros.actor_node import main  # noqa: E402
+from safe_rl_ros.ros.supervisor import ros_arguments  # noqa: E402
+from safe_rl_ros.types import BackendError  # noqa: E402
+
+PERIOD_NS = 20_000_000
+LINEAR_M_S, ANGULAR_RAD_S = 0.05, 0.1
+
+
+def moving(linear=(0.0, 0.0, 0.0), angular=(0.0, 0.0, 0.0)):
+    return replace(make_state(1), linear_velocity=np.array(linear), angular_velocity=np.array(angular))
+
+
+@pytest.mark.parametrize(
+    ("linear", "angular", "rests"),
+    [
+        ((0.0, 0.0, 0.0), (0.0, 0.0, 0.0), True),
+        ((0.05, 0.0, 0.0), (0.0, 0.0, -0.1), True),
+        ((-0.06, 0.0, 0.0), (0.0, 0.0, 0.0), False),
+        ((0.04, 0.04, 0.0), (0.0, 0.0, 0.0), False),  # .057 m/s in all
+        ((0.0, 0.0, 0.0), (0.0, 0.0, -0.11), False),
+        ((0.0, 0.0, 0.0), (0.08, 0.08, 0.0), False),
+        ((np.nan, 0.0, 0.0), (0.0, 0.0, 0.0), False),
+        ((0.0, 0.0, 0.0), (0.0, 0.0, np.nan), False),
+    ],
+)
+def test_a_base_rests_if_it_neither_drives_nor_turns(linear, angular, rests):
+    assert is_at_rest(moving(linear, angular), LINEAR_M_S, ANGULAR_RAD_S) is rests
+
+
+class Link:
+    """What the actor hears, one item after the other; a wait ends where nothing more comes."""
+
+    def __init__(self, heard, missing=(), problem=""):
+        self.heard, self.absent, self.filter_problem = list(heard), list(missing), problem
+        self.assembler, self.last_problem, self.has_goal, self.alive = self, "", True, True
+
+    def missing(self):
+        return self.absent
+
+    def latest(self, now_ns):
+        return self.heard[0] if self.heard else None
+
+    def wait(self, condition, timeout_s):
+        while not (met := condition()) and self.heard:
+            self.heard.pop(0)
+        return met
+
+
+def rests(link):
+    backend = ActorBackend.__new__(ActorBackend)
+    backend._link, backend._state, backend._goal = link, None, None
+    backend.spec = SimpleNamespace(command=SimpleNamespace(positions=False))
+    return backend.come_to_rest(LINEAR_M_S, ANGULAR_RAD_S, 1.0)
+
+
+STANDS, DRIVES = moving(), moving((0.3, 0.0, 0.0))
+
+
+def heard(state, *stale):
+    return SimpleNamespace(state=state, stale=stale)
+
+
+def test_it_waits_until_fresh_odometry_says_that_the_robot_stands():
+    assert rests(Link([None, heard(DRIVES), heard(STANDS)]))
+    assert not rests(Link([heard(DRIVES), heard(DRIVES)]))
+    assert not rests(Link([heard(STANDS, "odom")]))  # it stood a while ago
+    assert not rests(Link([]))
+
+
+def test_without_robot_or_filter_there_is_nothing_to_wait_for():
+    with pytest.raises(BackendError, match="not ready: no publisher on /odom; the filter is inactive"):
+        rests(Link([heard(STANDS)], ["no publisher on /odom", "the filter is inactive"]))
+    with pytest.raises(BackendError, match="not ready: no such bundle"):
+        rests(Link([heard(STANDS)], ["the filter is unconfigured"], "no such bundle"))
+
+
+@pytest.mark.parametrize(
+    ("decided_ms", "correction_ms"),
+    [(10.0, 0.0), (30.0, 0.0), (9.0, -0.25), (11.0, 0.25), (2.0, -0.5), (18.0, 0.5), (-10.0, 0.0)],
+)
+def test_the_actor_follows_the_filters_clock_in_small_steps(decided_ms, correction_ms):
+    deadline_ns = 20_000_000  # the next deadline; decisions should come 10 ms before it, or whole periods earlier
+    assert phase_correction(deadline_ns, round(decided_ms * 1e6), PERIOD_NS) == round(correction_ms * 1e6)
+
+
+@pytest.mark.parametrize("robot", ["arm", "panda"])
+def test_a_robot_that_nobody_sees_standing_is_refused_at_once(robot, tmp_path, caplog):
+    arguments = ros_arguments({"robot": robot, "task": "joint_reach", "spool": str(tmp_path / "spool")})
+    with caplog.at_level(logging.ERROR):
+        assert main(["actor", *arguments]) == 2
+    (record,) = caplog.records
+    assert f"robot {robot} has no odometry" in record.message
+    assert not (tmp_path / "spool").exists()
