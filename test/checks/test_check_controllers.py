@@ -54,10 +54,13 @@ def test_a_controller_of_this_robot_passes(spec: Any, parameters: dict[str, Any]
         (ROVER, BASE, {"cmd_vel_timeout": 1.0}, "controller's timeout", Outcome.FAIL),
         (ROVER, BASE, {"cmd_vel_timeout": 0.0}, "controller's timeout", Outcome.FAIL),
         (ROVER, BASE, {"left_wheel_names": ["right_wheel_joint"]}, "controller's left wheels", Outcome.FAIL),
+        (ROVER, BASE, {"right_wheel_names": ["left_wheel_joint"]}, "controller's right wheels", Outcome.FAIL),
         (ROVER, BASE, {"wheel_radius": 90.0}, "controller's wheel_radius", Outcome.WARN),
         (ROVER, BASE, {"wheel_separation_multiplier": 1.0}, "controller's wheel_separation", Outcome.WARN),
         (ROVER, BASE, {"linear.x.max_velocity": 0.4}, "controller's linear_x", Outcome.WARN),
         (ROVER, BASE, {"linear.x.min_velocity": -0.2}, "controller's linear_x", Outcome.WARN),
+        (ROVER, BASE, {"angular.z.max_velocity": 1.5}, "controller's angular_z", Outcome.WARN),
+        (ROVER, BASE, {"angular.z.min_velocity": -1.5}, "controller's angular_z", Outcome.WARN),
     ],
 )
 def test_each_difference_has_its_line(spec: Any, parameters: Any, changes: Any, name: str, outcome: Outcome):

@@ -79,6 +79,33 @@ def test_a_joint_without_an_axis_may_follow():
     assert outcomes(again) == {"no other joint moves": Outcome.FAIL}
 
 
+def test_of_velocity_commands_the_way_of_the_motion_and_the_limits_of_the_axis_count():
+    axes = tuple(axis.model_copy(update={"lower": -0.5, "upper": 1.0, "stop": 0.0}) for axis in ARM.command.axes)
+    spec = ARM.model_copy(update={"command": ARM.command.model_copy(update={"kind": "velocity", "axes": axes})})
+    plan = plan_axis(spec, 0, None)
+    assert plan.commanded == pytest.approx(0.1)  # rad/s, a tenth of the upper limit
+    times = np.arange(0.0, 3.0, 0.02)
+
+    def judged(lasted_s: float, also: float, gain: float = 1.0) -> dict[str, Outcome]:
+        ways = 0.1 * np.clip(times - 1.0, 0.0, lasted_s)
+        rates = gain * 0.1 * ((times > 1.0) & (times < 1.0 + lasted_s))
+        moves = zip(ways, rates, strict=True)
+        heard = [joints(spec.joints, [way, also * way, 1.0], [rate, also * rate, 0.0]) for way, rate in moves]
+        record = MotionRecord(plan, (), START, START + round(lasted_s * S), False, "direct", {})
+        found = Findings("motion")
+        check_joint_motion(found, record, spec, samples(heard, 50.0))
+        return outcomes(found)
+
+    good = dict.fromkeys(("no other joint moves", "velocity against position", "fastest"), Outcome.PASS)
+    assert judged(0.5, 0.2) == good
+    # 0.3 of what the other joint itself would do in as long: 0.1 rad/s for 0.5 s, and for 2 s.
+    assert judged(0.5, 0.4) == {**good, "no other joint moves": Outcome.FAIL}
+    assert judged(2.0, 0.2) == good
+    # The greater of the axis's two limits is 1 rad/s, with its slack 1.1.
+    assert judged(0.5, 0.0, gain=10.9)["fastest"] is Outcome.PASS
+    assert judged(0.5, 0.0, gain=11.1)["fastest"] is Outcome.FAIL
+
+
 @pytest.mark.parametrize(
     ("gain", "advice"),
     [(180.0 / math.pi, "in degrees"), (-1.0, "other sign"), (0.0, "with zeros"), (3.0, "different units")],
