@@ -22,6 +22,7 @@ import numpy as np
 from benchmarks.common import finish, make_parser, progress
 from safe_rl_ros.envs.robot_parts import Simulator
 from safe_rl_ros.envs.robot_spec import RobotSpec, load_robot_spec
+from safe_rl_ros.envs.rotations import yaw_of
 from safe_rl_ros.envs.tasks.hazard_nav import HazardNav, Layout, load_hazard_nav
 from safe_rl_ros.envs.twin_backend import TwinBackend
 from safe_rl_ros.envs.twins import make_backend
@@ -96,12 +97,6 @@ def summarise(values: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def yaw_of(state: RobotState) -> float:
-    """Return the direction of the base's x axis in the plane, rad."""
-    x, y, z, w = state.orientation
-    return math.atan2(2.0 * (x * y + w * z), 1.0 - 2.0 * (y * y + z * z))
-
-
 def drive(twin: TwinBackend, seed: int) -> RobotState:
     """Return where the random commands of a seed lead a twin from rest."""
     spec, rng = twin.spec, np.random.default_rng(seed)
@@ -116,7 +111,7 @@ def drive(twin: TwinBackend, seed: int) -> RobotState:
 def apart(first: RobotState, second: RobotState) -> tuple[float, float]:
     """Return distance (m) and difference of heading (rad, 0 to pi) of two states."""
     distance = float(np.hypot(*(first.position - second.position)[:2]))
-    return distance, abs(math.remainder(yaw_of(first) - yaw_of(second), 2.0 * math.pi))
+    return distance, abs(math.remainder(yaw_of(first.orientation) - yaw_of(second.orientation), 2.0 * math.pi))
 
 
 def measure_disagreement(robot: str, seeds: Sequence[int]) -> dict[str, Any]:

@@ -16,8 +16,9 @@ import numpy as np
 import qpsolvers
 
 from safe_rl_ros.bundle import Bundle
-from safe_rl_ros.envs.observation import CommandMap, yaw_of
+from safe_rl_ros.envs.observation import CommandMap
 from safe_rl_ros.envs.robot_spec import RobotSpec
+from safe_rl_ros.envs.rotations import yaw_of
 from safe_rl_ros.envs.tasks.hazard_nav import Layout
 from safe_rl_ros.safety.action_filter import ActionFilter, Observation, Proposal
 from safe_rl_ros.safety.contracts import FilterConfig

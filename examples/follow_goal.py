@@ -15,7 +15,7 @@ import numpy as np
 import typer
 from driver_node import drive_episodes
 
-from safe_rl_ros.envs.observation import yaw_of
+from safe_rl_ros.envs.rotations import yaw_of
 from safe_rl_ros.types import FloatArray, RobotState
 
 SPEED = 0.7

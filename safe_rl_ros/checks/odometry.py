@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from safe_rl_ros.checks.outcome import Findings, Outcome
-from safe_rl_ros.envs.observation import yaw_of
+from safe_rl_ros.envs.rotations import yaw_of
 from safe_rl_ros.messages.state_assembler import OdometryPart
 from safe_rl_ros.types import FloatArray
 

@@ -29,6 +29,7 @@ from pydantic import Field
 
 from safe_rl_ros.config import StrictModel
 from safe_rl_ros.envs.robot_spec import RobotSpec
+from safe_rl_ros.envs.rotations import yaw_of
 from safe_rl_ros.types import ConfigError, Float32Array, FloatArray, RobotState
 
 POSE_FEATURES = 5
@@ -41,12 +42,6 @@ class ObservationConfig(StrictModel):
     sectors: Annotated[int, Field(ge=1)] = 24
     goal_distance_scale_m: Annotated[float, Field(gt=0.0)] = 4.0
     closeness_scale_m: Annotated[float, Field(gt=0.0)] = 0.7
-
-
-def yaw_of(orientation: FloatArray) -> float:
-    """Return the yaw (rad) of a quaternion (4,) x, y, z, w."""
-    x, y, z, w = orientation.tolist()
-    return math.atan2(2.0 * (w * z + x * y), 1.0 - 2.0 * (y * y + z * z))
 
 
 class StateObserver(Protocol):

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from safe_rl_ros.envs.observation import yaw_of
 from safe_rl_ros.envs.robot_spec import RobotSpec
+from safe_rl_ros.envs.rotations import yaw_of
 from safe_rl_ros.types import FloatArray, RobotState
 
 

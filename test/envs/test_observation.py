@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from transforms3d.euler import euler2quat
 
-from safe_rl_ros.envs.observation import CommandMap, ObservationConfig, Observer, yaw_of
+from safe_rl_ros.envs.observation import CommandMap, ObservationConfig, Observer
 from safe_rl_ros.envs.robot_spec import load_robot_spec
 from safe_rl_ros.types import ConfigError, RobotState
 
@@ -111,17 +110,6 @@ def test_bounds_hold_for_extreme_states():
         obs = observer.observe(state, np.array([1.0, -2.0]))
         assert (obs >= observer.lower).all()
         assert (obs <= observer.upper).all()
-
-
-@pytest.mark.parametrize("yaw", [-3.0, -1.0, 0.0, 0.5, 3.1])
-def test_yaw(yaw: float):
-    assert yaw_of(make_state(yaw=yaw).orientation) == pytest.approx(yaw)
-
-
-def test_yaw_of_a_tilted_robot():
-    # transforms3d orders quaternions w, x, y, z.
-    w, x, y, z = euler2quat(0.2, -0.3, 1.1, axes="sxyz")
-    assert yaw_of(np.array([x, y, z, w])) == pytest.approx(1.1)
 
 
 def test_action_map_by_hand():

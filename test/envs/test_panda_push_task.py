@@ -35,7 +35,6 @@ def test_the_topplers_margin_is_the_tilt_that_is_left():
     places = np.zeros((4, 2))
     found = task.margin_of(TOPPLE, places, leaning(0.0, 0.1, 0.4, 1.5))
     np.testing.assert_allclose(found, [0.4, 0.3, 0.0, -1.1], atol=1e-12)
-    np.testing.assert_allclose(task.tilt_of(leaning(0.0, 0.3, np.pi)), [0.0, 0.3, np.pi], atol=1e-12)
 
 
 def test_a_block_over_the_tables_edge_has_fallen():

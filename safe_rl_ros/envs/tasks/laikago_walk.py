@@ -19,6 +19,7 @@ import numpy as np
 from pydantic import Field
 
 from safe_rl_ros.config import StrictModel
+from safe_rl_ros.envs.rotations import tilt_of
 from safe_rl_ros.types import Float32Array, FloatArray
 
 Positive = Annotated[float, Field(gt=0.0)]
@@ -73,8 +74,7 @@ def targets(config: LaikagoWalkConfig, last: FloatArray, actions: FloatArray) ->
 
 def fall_margin(config: LaikagoWalkConfig, height: FloatArray, up: FloatArray) -> FloatArray:
     """Return the margin (N,) of base frames at a height (N,) m with up axes (N, 3)."""
-    tilt = np.arctan2(np.sqrt(up[:, 0] ** 2 + up[:, 1] ** 2), up[:, 2])
-    margin: FloatArray = np.minimum(height / config.least_height_m - 1.0, 1.0 - tilt / config.tilt_limit_rad)
+    margin: FloatArray = np.minimum(height / config.least_height_m - 1.0, 1.0 - tilt_of(up) / config.tilt_limit_rad)
     return margin
 
 

@@ -21,6 +21,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from safe_rl_ros.config import StrictModel
+from safe_rl_ros.envs.rotations import tilt_of
 from safe_rl_ros.types import Float32Array, FloatArray
 
 Positive = Annotated[float, Field(gt=0.0)]
@@ -137,12 +138,6 @@ def rectangle_margin(place: FloatArray, size: Pair) -> FloatArray:
         -np.sqrt(outside[:, 0] ** 2 + outside[:, 1] ** 2),
     )
     return margin
-
-
-def tilt_of(up: FloatArray) -> FloatArray:
-    """Return the tilt (N,) rad of blocks by their up axes (N, 3) in the base frame."""
-    tilt: FloatArray = np.arctan2(np.sqrt(up[:, 0] ** 2 + up[:, 1] ** 2), up[:, 2])
-    return tilt
 
 
 def topple_margin(config: PandaPushToppleConfig, place: FloatArray, up: FloatArray) -> FloatArray:

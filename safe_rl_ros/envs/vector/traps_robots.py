@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from safe_rl_ros.envs.pybullet_scene import Server, bullet_data
+from safe_rl_ros.envs.rotations import yaw_of
 from safe_rl_ros.envs.tasks.traps import CarTrapsConfig
 from safe_rl_ros.types import ConfigError, FloatArray
 
@@ -69,7 +70,7 @@ class TrapsRobot(ABC):
         """Return the state (6 or more,), see :data:`STATE_NAMES`."""
         (x, y, _), turn = server.getBasePositionAndOrientation(body)
         (vx, vy, _), (_, _, yaw_rate) = server.getBaseVelocity(body)
-        return [x, y, _yaw(turn), vx, vy, yaw_rate]
+        return [x, y, yaw_of(turn), vx, vy, yaw_rate]
 
 
 class Point(TrapsRobot):
@@ -102,7 +103,7 @@ class Point(TrapsRobot):
         for _ in range(SUBSTEPS):
             position, turn = server.getBasePositionAndOrientation(body)
             (vx, vy, _), (_, _, yaw_rate) = server.getBaseVelocity(body)
-            yaw = _yaw(turn)
+            yaw = yaw_of(turn)
             force = [thrust * math.cos(yaw) - POINT_DRAG_NSM * vx, thrust * math.sin(yaw) - POINT_DRAG_NSM * vy, 0.0]
             server.applyExternalForce(body, -1, force, position, world)
             server.applyExternalTorque(body, -1, [0.0, 0.0, torque - POINT_TURN_DRAG_NMS * yaw_rate], world)
@@ -213,12 +214,6 @@ class Car(TrapsRobot):
                     f"task {config.name}: {key} is {given:g}, which asks for {value:.3g} {unit}; "
                     f"{CAR_URDF} allows {limit:g}"
                 )
-
-
-def _yaw(turn: Sequence[float]) -> float:
-    """Return the yaw in rad of an orientation x, y, z, w."""
-    x, y, z, w = turn
-    return math.atan2(2.0 * (w * z + x * y), 1.0 - 2.0 * (y * y + z * z))
 
 
 def _add_ground(server: Server, looks: bool) -> None:
