@@ -13,3 +13,14 @@ def synchronise(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def put_file(path: Path, data: bytes) -> None:
+    """Put a file in place and on the disk, whole or not at all. Raises OSError."""
+    partial = path.with_name(f".{path.name.lstrip('.')}.partial")
+    with partial.open("wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+    partial.rename(path)
+    synchronise(path.parent)

@@ -1,7 +1,8 @@
 """Episodes on disk between the process that acts and the one that learns: one .npz per episode. No pickles.
 
 The writer numbers them without gaps and puts each in place whole (temporary file, fsync, rename, fsync of the
-directory), so a reader that is slow, killed or started later finds every one, in order. Nothing is deleted here.
+directory), so a reader that is slow, killed or started later finds every one, in order. Nothing is deleted here, and
+where somebody else deletes episodes their numbers are not used again: the next one is kept beside them.
 """
 
 from __future__ import annotations
@@ -22,13 +23,18 @@ import numpy as np
 import numpy.typing as npt
 
 from safe_rl_ros.data.replay_buffer import row_layout
-from safe_rl_ros.files import synchronise
+from safe_rl_ros.files import put_file
 from safe_rl_ros.types import BoolArray, Float32Array, SafeRlRosError, TransitionBatch
 
 FORMAT = 1
 PREFIX, SUFFIX, LOCK = "episode_", ".npz", ".lock"
+NEXT = ".next"
+"""File beside the episodes with the number of the next one; a spool from before it has none."""
+MAX_NEXT_BYTES = 20
 NOTES = "notes"
 MAX_EPISODE_BYTES = 1_000_000_000
+DAMAGE = (OSError, ValueError, TypeError, KeyError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile)
+"""What reading damaged bytes may raise; RuntimeError: a flag that says encrypted, or a zip of another version."""
 NO_REASON = -1
 """In the column ``reason``: nobody decided on the row."""
 
@@ -50,6 +56,10 @@ COLUMNS: dict[str, type[np.generic]] = {
 
 class SpoolError(SafeRlRosError, RuntimeError):
     """A spooled episode is damaged or of another robot, or the spool cannot be written."""
+
+
+class SpoolDiskError(SpoolError):
+    """The system did not give what the spool holds; it says nothing of the content, and may do so later."""
 
 
 @dataclass(frozen=True)
@@ -110,59 +120,76 @@ def _name(number: int) -> str:
 
 def _numbers(directory: Path) -> list[int]:
     """Return the numbers of the episodes in a directory, sorted; [] if there is no such directory."""
-    if not directory.is_dir():
+    try:
+        names = os.listdir(directory)
+    except FileNotFoundError:
         return []
-    names = (entry.name for entry in os.scandir(directory))
+    except OSError as error:
+        raise SpoolDiskError(f"spool {directory} cannot be listed: {error}") from error
     middles = (name[len(PREFIX) : -len(SUFFIX)] for name in names if name.startswith(PREFIX) and name.endswith(SUFFIX))
     return sorted(int(middle) for middle in middles if middle.isdecimal())
+
+
+def _next_number(directory: Path) -> int:
+    """Return the number to go on with: behind the newest episode, and never back where episodes were deleted."""
+    path, text = directory / NEXT, b"0"
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_NEXT_BYTES)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise SpoolDiskError(f"{path} cannot be read: {error}") from error
+    if not text.strip().isdigit():
+        raise SpoolError(f"{path} holds {text!r}, expected the number of the next episode")
+    return max([int(text), *(number + 1 for number in _numbers(directory)[-1:])])
 
 
 class SpoolWriter:
     """Writes episodes into a directory; one writer at a time, also over processes."""
 
     def __init__(self, directory: str | Path) -> None:
-        """Make the directory, lock it, and go on behind the newest episode.
+        """Make the directory, lock it, and go on behind the newest episode that was ever there.
 
         Raises:
-            SpoolError: another process writes there, or the directory cannot be made.
+            SpoolError: another process writes there, the directory cannot be made, or its next number is damaged.
         """
         self.directory = Path(directory)
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             self._lock = (self.directory / LOCK).open("w")
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for leftover in self.directory.glob(f".{PREFIX}*.partial"):
+                leftover.unlink()
+            self.next_number = _next_number(self.directory)
+            self._keep(self.next_number)
         except BlockingIOError as error:
             raise SpoolError(f"spool {self.directory}: another process writes there") from error
         except OSError as error:
             raise SpoolError(f"spool {self.directory} cannot be written: {error}") from error
-        for leftover in self.directory.glob(f".{PREFIX}*.partial"):
-            leftover.unlink()
-        numbers = _numbers(self.directory)
-        self.next_number = numbers[-1] + 1 if numbers else 0
 
     def write(self, episode: SpooledEpisode) -> SpooledFile:
         """Put an episode in place, whole or not at all; its number must be :attr:`next_number`.
 
         Raises:
-            SpoolError: the number is another one, or the file cannot be written.
+            SpoolError: the number is another one, or the file cannot be written; it may be tried again.
         """
         number = episode.notes.number
         if number != self.next_number:
             raise SpoolError(f"spool {self.directory}: episode {number} written, expected {self.next_number}")
         data = pack(episode)
         path = self.directory / _name(number)
-        partial = path.with_name(f".{path.name}.partial")
         try:
-            with partial.open("wb") as stream:
-                stream.write(data)
-                stream.flush()
-                os.fsync(stream.fileno())
-            partial.rename(path)
-            synchronise(self.directory)
+            put_file(path, data)
+            self._keep(number + 1)
         except OSError as error:
             raise SpoolError(f"episode {number} cannot be written to {path}: {error}") from error
         self.next_number += 1
         return SpooledFile(path, hashlib.sha256(data).hexdigest(), len(episode))
+
+    def _keep(self, number: int) -> None:
+        """Keep the next number, for when the episodes are gone. Raises OSError."""
+        put_file(self.directory / NEXT, f"{number}\n".encode())
 
     def close(self) -> None:
         """Let others write. Idempotent."""
@@ -180,8 +207,23 @@ def pack(episode: SpooledEpisode) -> bytes:
     return file.getvalue()
 
 
+def _bytes(path: Path) -> bytes:
+    """Return an episode's bytes. Raises SpoolError: none or too many; SpoolDiskError: they cannot be had now."""
+    try:
+        if (size := path.stat().st_size) > MAX_EPISODE_BYTES:
+            raise SpoolError(f"{path} has {size} bytes, expected at most {MAX_EPISODE_BYTES}")
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise SpoolError(f"{path} is no readable episode: {error}") from error
+    except OSError as error:
+        raise SpoolDiskError(f"{path} cannot be read: {error}") from error
+
+
 class SpoolReader:
-    """Reads the episodes of one robot and task in order, and trusts nothing in them."""
+    """Reads the episodes of one robot and task in order, and trusts nothing in them.
+
+    Every method raises SpoolDiskError where the system does not answer: that may be tried again.
+    """
 
     def __init__(self, directory: str | Path, obs_names: Sequence[str], act_dim: int, spec_hash: str) -> None:
         """Take the place, which need not exist yet, and what the episodes must be of."""
@@ -190,7 +232,7 @@ class SpoolReader:
 
     def first_from(self, number: int) -> int | None:
         """Return the lowest number of an episode that is not below ``number``, None if there is none."""
-        if (self.directory / _name(number)).is_file():
+        if os.path.isfile(self.directory / _name(number)):
             return number
         return next((found for found in _numbers(self.directory) if found >= number), None)
 
@@ -198,22 +240,24 @@ class SpoolReader:
         """Return how many episodes there are from ``number`` on."""
         return sum(found >= number for found in _numbers(self.directory))
 
+    def next_number(self) -> int:
+        """Return the number that the spool's next episode gets."""
+        return _next_number(self.directory)
+
     def read(self, number: int) -> SpooledEpisode:
         """Return one episode after checking every array.
 
         Raises:
             SpoolError: it is missing, damaged, or of another robot, observation or format; names file and reason.
+            SpoolDiskError: its bytes cannot be had now.
         """
         path = self.directory / _name(number)
+        data = _bytes(path)
         try:
-            if path.stat().st_size > MAX_EPISODE_BYTES:
-                raise SpoolError(f"{path} has {path.stat().st_size} bytes, expected at most {MAX_EPISODE_BYTES}")
-            with np.load(path, allow_pickle=False) as stored:
+            with np.load(io.BytesIO(data), allow_pickle=False) as stored:
                 arrays = {name: stored[name] for name in stored.files}
             notes = self._notes(arrays.pop(NOTES))
-        except SpoolError:
-            raise
-        except (OSError, ValueError, TypeError, KeyError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+        except DAMAGE as error:
             raise SpoolError(f"{path} is no readable episode: {type(error).__name__}: {error}") from error
         problem = self._problem(notes, number, arrays)
         if problem:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from std_msgs.msg import String
 from safe_rl_ros.algorithms.base import Algorithm
 from safe_rl_ros.bundle import Bundle, load_bundle
 from safe_rl_ros.bundle.identity import networks_id
+from safe_rl_ros.bundle.write_once import Placed, write_once
 from safe_rl_ros.data.spool import SpoolReader
 from safe_rl_ros.envs.tasks.robot_tasks import task_observer
 from safe_rl_ros.ros import diagnostics, middleware, qos, realtime
@@ -124,6 +126,9 @@ class ActorSession:
         self._gatherer = Gatherer(reader, any_policy=learns_from_any_policy(config.algorithm))
         self._deployment: Deployment | None = None
         self._networks = ""
+        self._found = False
+        """What is deployed was there before, so what the actor says of it may be old."""
+        self._told: deque[tuple[Path, Path]] = deque(maxlen=KEPT_BUNDLES)
         self._announced_s = 0.0
         self._check = check
         torch.set_num_threads(config.ros.torch_threads)
@@ -135,22 +140,39 @@ class ActorSession:
     def deploy(self, algorithm: Algorithm, epoch: int) -> None:
         """Write the networks as bundles and announce them; the actor takes them between two episodes.
 
-        Unlike a session that acts itself this one does not wait: an epoch ends with rows that they made.
+        Unlike a session that acts itself this one does not wait: an epoch ends with rows that they made. No bundle is
+        written over: the actor may come back to it. One that is there with the same networks is announced again.
         """
+        self._put(algorithm, epoch)
+
+    def _put(self, algorithm: Algorithm, epoch: int, *, again: bool = False) -> None:
+        """See :meth:`deploy`; ``again``: under another name and hash, whatever is there."""
         bundles = self.directory / "bundles"
-        path, recovery = bundles / f"epoch_{epoch:05d}", bundles / f"recovery_{epoch:05d}"
-        digest = write_bundle(path, algorithm, self.config, self)
-        other = write_recovery(recovery, algorithm, self.config, self)
-        acting = Announcement(str(path.resolve()), digest)
-        judging = acting if other is None else Announcement(str(recovery.resolve()), other)
-        manifest = load_bundle(path, spec_hash=self.spec_hash, obs_names=self.obs_names).manifest
-        self._networks = networks_id(manifest)
-        self._deployment = Deployment(acting, None if algorithm.critic() is None else judging)
+
+        def place(name: str, write: Callable[[Path, Algorithm, SessionConfig, Session], object]) -> Placed:
+            return write_once(
+                bundles / f"{name}_{epoch:05d}",
+                lambda path: write(path, algorithm, self.config, self),
+                lambda path: load_bundle(path, spec_hash=self.spec_hash, obs_names=self.obs_names),
+                again=again,
+            )
+
+        acting = judging = place("epoch", write_bundle)
+        if algorithm.recovery() is not None:
+            judging = place("recovery", write_recovery)
+        self._networks = networks_id(acting.bundle.manifest)
+        self._found = acting.found or judging.found
+        self._deployment = Deployment(
+            _announcement(acting), None if algorithm.critic() is None else _announcement(judging)
+        )
         self._announce()
+        self._told.append((acting.path, judging.path))
         if self.config.ros.roll_back_episodes == 0:  # else the actor may go back to any of them
+            told = {path for pair in self._told for path in pair}
             for kind in ("epoch", "recovery"):
                 for old in sorted(bundles.glob(f"{kind}_*"))[:-KEPT_BUNDLES]:
-                    shutil.rmtree(old)
+                    if old not in told:  # a learner that was resumed may be behind what it left there
+                        shutil.rmtree(old)
 
     def deploy_bundle(self, path: Path) -> Bundle:
         """Raise ConfigError: there is nothing to evaluate on."""
@@ -172,7 +194,13 @@ class ActorSession:
         def turn(wait: bool) -> None:
             if on_step is not None:
                 on_step()
-            self._look(POLL_S if wait else 0.0)
+            try:
+                self._look(POLL_S if wait else 0.0)
+            except BundleError as error:
+                if not self._found:
+                    raise
+                logger.warning("%s: it may have said so before this learner was started, which asks once more", error)
+                self._put(algorithm, epoch, again=True)
 
         return self._gatherer.collect(self._networks, steps, turn)
 
@@ -219,6 +247,10 @@ class ActorSession:
             raise BundleError(f"the actor refused the bundle, the old one stays: {state['refused_reason']}")
         if now - self._link.heard_s > timeout_s:
             raise BackendError(f"nothing heard of the actor within {timeout_s:g} s (topic {self._link.state_topic})")
+
+
+def _announcement(placed: Placed) -> Announcement:
+    return Announcement(str(placed.path.resolve()), placed.bundle.hash)
 
 
 class SupervisedActorSession(ActorSession):

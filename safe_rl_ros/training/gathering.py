@@ -15,19 +15,24 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 
 from safe_rl_ros.algorithms.off_policy_config import OffPolicyConfig
 from safe_rl_ros.config import StrictModel
 from safe_rl_ros.data.segments import concatenate, is_finished, own_rows, own_stats, taken_rows
-from safe_rl_ros.data.spool import SpooledEpisode, SpoolError, SpoolReader
+from safe_rl_ros.data.spool import NEXT as NEXT_FILE
+from safe_rl_ros.data.spool import SpoolDiskError, SpooledEpisode, SpoolError, SpoolReader
 from safe_rl_ros.training.rollout import EpisodeEnd, Rollout
-from safe_rl_ros.types import EpisodeStats, Reason, TransitionBatch
+from safe_rl_ros.types import BackendError, EpisodeStats, Reason, TransitionBatch
 
 logger = logging.getLogger(__name__)
 NEXT = "next_episode"
+DISK_POLLS = 50
+"""Polls, one after the other, in which the disk may fail to answer before it is believed: about 5 s."""
+T = TypeVar("T")
 
 
 def learns_from_any_policy(config: StrictModel) -> bool:
@@ -95,6 +100,23 @@ class _Epoch:
         )
 
 
+def _ask(look: Callable[[], T], turn: Callable[[bool], None]) -> T:
+    """Return what ``look`` does; where the disk does not answer, ask again at the next polls.
+
+    Raises:
+        SpoolDiskError: it did not, :data:`DISK_POLLS` times in a row.
+    """
+    failed = 0
+    while True:
+        try:
+            return look()
+        except SpoolDiskError as error:
+            failed += 1
+            if failed == DISK_POLLS:
+                raise SpoolDiskError(f"{error} ({failed} times in a row)") from error
+        turn(True)
+
+
 class Gatherer:
     """Goes through a spool; where it is, is all that must be kept over a restart."""
 
@@ -111,24 +133,40 @@ class Gatherer:
             steps: rows wanted.
             turn: called before each episode, with True if there is none yet and it should wait a moment. It may raise:
                 then nothing has been taken.
+
+        Raises:
+            BackendError: the spool counts from a lower number than the next one here: it is not the one it was.
+            SpoolDiskError: the spool cannot be listed, :data:`DISK_POLLS` times in a row.
         """
         number, epoch = self.next_number, _Epoch()
         while epoch.steps < steps:
-            found = self._reader.first_from(number)
+            found = _ask(partial(self._reader.first_from, number), turn)
             turn(found is None)
             if found is None:
+                self._check_numbering(number, turn)
                 continue
             number = found + 1
             try:
-                episode = self._reader.read(found)
+                episode = _ask(partial(self._reader.read, found), turn)
             except SpoolError as error:
                 logger.error("episode left out: %s", error)
                 epoch.counts["actor/refused_episodes"] += 1
                 continue
             epoch.add(episode, self._any_policy or episode.notes.networks == networks)
+        epoch.counts["actor/episodes_waiting"] = float(_ask(partial(self._reader.waiting, number), turn))
         self.next_number = number
-        epoch.counts["actor/episodes_waiting"] = float(self._reader.waiting(number))
         return epoch.rollout()
+
+    def _check_numbering(self, number: int, turn: Callable[[bool], None]) -> None:
+        """Raise BackendError where episode ``number`` would be waited for in a spool that is behind it."""
+        there = _ask(self._reader.next_number, turn)
+        if there < number:
+            place = self._reader.directory
+            raise BackendError(
+                f"spool {place}: its next episode is {there}, and the learner's is {number}: it was emptied or"
+                f" replaced. Put the episodes back; or stop the actor, write {number} into {place / NEXT_FILE} and"
+                " start both again (episodes with lower numbers are then not learned from); or begin another run"
+            )
 
     def state(self) -> dict[str, np.ndarray[Any, Any]]:
         """Return what a checkpoint keeps."""

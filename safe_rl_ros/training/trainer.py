@@ -15,6 +15,7 @@ from safe_rl_ros.algorithms import OfflineLearner, make_algorithm
 from safe_rl_ros.algorithms.base import Algorithm
 from safe_rl_ros.data.dataset import save_transitions
 from safe_rl_ros.data.replay_buffer import ReplayBuffer
+from safe_rl_ros.data.spool import SpoolError
 from safe_rl_ros.training.checkpoint import (
     Checkpoint,
     CheckpointError,
@@ -115,8 +116,9 @@ class Trainer:
             logger.info("stopped by request in epoch %d", self.epoch)
             self.save()
             return False
-        except (BackendError, BundleError):
-            # The robot is gone or went back to an older bundle, and with it the epoch in progress; what was is whole.
+        except (BackendError, BundleError, SpoolError):
+            # The robot or what it recorded is gone, or it went back to an older bundle; with it the epoch in progress.
+            # What was before is whole.
             self.save()
             raise
         self.save()

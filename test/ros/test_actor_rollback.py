@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 pytest.importorskip("rclpy")
 pytestmark = pytest.mark.ros
 
-from test_actor import LENGTH, PERIOD_NS, World, deployment, name_of  # noqa: E402
+from spool_helpers import NAMES, SPEC_HASH  # noqa: E402
+from test_actor import LENGTH, PERIOD_NS, FakePolicy, World, deployment, name_of  # noqa: E402
 
+from safe_rl_ros.bundle import load_bundle, save_bundle  # noqa: E402
+from safe_rl_ros.bundle.write_once import write_once  # noqa: E402
 from safe_rl_ros.data.trials import Trials  # noqa: E402
+from safe_rl_ros.inference import GaussianPolicy  # noqa: E402
+from safe_rl_ros.ros.actor_messages import Deployment  # noqa: E402
 from safe_rl_ros.ros.actor_verdicts import VerdictLog  # noqa: E402
+from safe_rl_ros.ros.bundle_loader import Announcement  # noqa: E402
 from safe_rl_ros.types import BundleError, EpisodeStats  # noqa: E402
 
 
@@ -155,3 +163,49 @@ def test_a_refusal_by_the_filter_of_what_is_gone_back_to_is_no_way_to_act_on(wor
     assert world.acted(9) == "555333"
     with pytest.raises(BundleError):
         world.announce_bundle("/runs/5", name_of(5), 1.0)
+
+
+class Learner:
+    """Deploys networks that earn ``digit`` / 10 a step as real bundles, each time with another date."""
+
+    def __init__(self, world, directory):
+        self.world, self.directory, self.second, self.digits = world, directory, 0, {}
+        world.actor._acting_bundle._load = self.load
+
+    def policy(self, digit):
+        arrays = {"weight_0": np.zeros((2, 1)), "bias_0": np.zeros(1), "weight_1": np.zeros((1, 2))}
+        arrays |= {"bias_1": np.full(2, digit / 10), "log_std": np.zeros(2)}
+        meta = {"kind": "gaussian_policy", "obs_dim": 2, "act_dim": 2, "hidden": [1], "state_dependent_std": False}
+        return GaussianPolicy.from_arrays(arrays, meta)
+
+    def deploy(self, epoch, digit):
+        self.second += 1
+        keys = {"threshold": None, "threshold_mode": "fixed", "algorithm": "trpo"}
+        keys |= {"spec_hash": SPEC_HASH, "obs_names": NAMES, "created": f"2026-01-01T00:00:{self.second:02d}+00:00"}
+        placed = write_once(
+            self.directory / f"epoch_{epoch:05d}",
+            lambda path: save_bundle(path, self.policy(digit), None, **keys),
+            lambda path: load_bundle(path, spec_hash=SPEC_HASH, obs_names=NAMES),
+        )
+        self.digits[placed.bundle.hash] = digit
+        self.world.actor.deploy(Deployment(Announcement(str(placed.path), placed.bundle.hash), None))
+
+    def load(self, deployed):
+        """Verify as the actor does."""
+        path, sha256 = deployed.acting.path, deployed.acting.sha256
+        bundle = load_bundle(path, spec_hash=SPEC_HASH, obs_names=NAMES, expected_hash=sha256)
+        return SimpleNamespace(policy=FakePolicy(self.digits[sha256] / 10), hash=sha256, manifest=bundle.manifest)
+
+
+def test_a_learner_that_was_resumed_in_between_does_not_bar_the_way_back(tmp_path):
+    world = Judged(tmp_path)
+    learner = Learner(world, tmp_path / "bundles")
+    learner.deploy(0, 5)
+    world.at_step[2 * LENGTH + 1] = [lambda: learner.deploy(1, 6)]
+    # Killed while 6 is tried, and resumed from a checkpoint of epoch 0: what it learns from there on is another policy.
+    world.at_step[4 * LENGTH + 1] = [lambda: learner.deploy(0, 5), lambda: learner.deploy(1, 3)]
+    assert "".join(str(learner.digits[each.notes.bundle_sha256]) for each in world.run(9)) == "555663335"
+    assert world.actor.report.roll_backs == 1
+    gone, back = (tmp_path / "bundles" / name for name in ("epoch_00001_02", "epoch_00000"))
+    assert f"rolled back to {back}, as {gone} is worse" in world.actor.report.refused_reason
+    assert sorted(path.name for path in back.parent.iterdir()) == ["epoch_00000", "epoch_00001", "epoch_00001_02"]

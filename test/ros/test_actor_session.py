@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import time
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,9 @@ from rclpy.node import Node  # noqa: E402
 from rclpy.signals import SignalHandlerOptions  # noqa: E402
 from ruamel.yaml import YAML  # noqa: E402
 
+from safe_rl_ros.bundle import store  # noqa: E402
 from safe_rl_ros.config import read_yaml  # noqa: E402
-from safe_rl_ros.data.spool import SpoolReader, SpoolWriter  # noqa: E402
+from safe_rl_ros.data.spool import SpoolReader  # noqa: E402
 from safe_rl_ros.envs.parameter_log import read_parameter_log  # noqa: E402
 from safe_rl_ros.envs.randomisation import load_randomisation  # noqa: E402
 from safe_rl_ros.resources import find_resource  # noqa: E402
@@ -155,19 +157,53 @@ def alive(entry):
 
 
 @pytest.fixture
-def session(tmp_path, ros_domain_id):
-    config = load_session_config(write_session(tmp_path, startup_timeout_s=0.4))
-    made = ActorSession(config, tmp_path / "run", domain_id=ros_domain_id, namespace="alone")
-    yield made
-    made.close()
+def start(tmp_path, ros_domain_id):
+    """Return a function that connects a learner to the run, as the first one does and every one that is resumed."""
+    opened = []
+
+    def connect(config=None, directory=tmp_path / "run"):
+        for earlier in opened:
+            earlier.close()
+        config = config or load_session_config(write_session(tmp_path, startup_timeout_s=0.4))
+        opened.append(ActorSession(config, directory, domain_id=ros_domain_id, namespace="alone"))
+        return opened[-1]
+
+    yield connect
+    for session in opened:
+        session.close()
 
 
-def deploy(session):
+@pytest.fixture
+def session(start):
+    return start()
+
+
+def deploy(session, epoch=0, seed=0):
     from safe_rl_ros.algorithms import make_algorithm
 
-    algorithm = make_algorithm(session.config.algorithm, session.obs_dim, session.act_dim, 0)
-    session.deploy(algorithm, 0)
+    algorithm = make_algorithm(session.config.algorithm, session.obs_dim, session.act_dim, seed)
+    session.deploy(algorithm, epoch)
     return algorithm
+
+
+@pytest.fixture
+def dated(monkeypatch):
+    """Let every manifest have another date."""
+
+    class Clock(datetime):
+        seconds = 0
+
+        @classmethod
+        def now(cls, tz=None):
+            cls.seconds += 1
+            return datetime(2026, 1, 1, tzinfo=timezone.utc) + timedelta(seconds=cls.seconds)
+
+    monkeypatch.setattr(store, "datetime", Clock)
+    return Clock
+
+
+def names(session):
+    return sorted(path.name for path in (session.directory / "bundles").iterdir())
 
 
 def test_without_an_actor_it_is_one_clear_error_in_time(session):
@@ -212,15 +248,72 @@ def test_what_needs_the_robot_is_refused(session, tmp_path):
         open_ros_session(simulated, tmp_path)
 
 
-def test_deployed_networks_are_known_again_whenever_they_are_written(session):
+def test_networks_that_are_deployed_again_are_the_bundle_that_they_were(start, dated):
+    session = start()
     deploy(session)
-    first, networks = session._deployment.acting.sha256, session._networks
-    time.sleep(1.1)  # the manifest's date has seconds
+    first, networks, written = session._deployment, session._networks, dated.seconds
+    session = start()
     deploy(session)
-    assert session._deployment.acting.sha256 != first
+    assert dated.seconds > written, "written with another date, and given up for the one that is there"
+    assert session._deployment == first
     assert session._networks == networks
-    writer = SpoolWriter(session.directory / SPOOL)
-    writer.close()
+    assert names(session) == ["epoch_00000"]
+
+
+def test_other_networks_of_an_epoch_leave_the_bundle_that_an_actor_was_told_of(start, dated):
+    session = start()
+    deploy(session)
+    first, networks = session._deployment, session._networks
+    before = (session.directory / "bundles" / "epoch_00000" / "manifest.json").read_bytes()
+    session = start()
+    deploy(session, seed=1)
+    assert session._deployment.acting.path.endswith("/bundles/epoch_00000_02")
+    assert session._deployment.judging == session._deployment.acting
+    assert session._networks != networks
+    assert (session.directory / "bundles" / "epoch_00000" / "manifest.json").read_bytes() == before
+    deploy(session)
+    assert session._deployment == first
+
+
+def test_a_run_that_is_resumed_announces_the_bundle_of_its_checkpoint_again(tmp_path, start, dated):
+    config = load_session_config(write_session(tmp_path, startup_timeout_s=0.4, roll_back_episodes=4))
+    told = []
+    for resume in (False, True):
+        directory = prepare_directory(config, tmp_path, resume=resume)
+        with pytest.raises(BackendError, match="nothing heard of the actor"):  # and what the learner has is saved
+            train(config, directory, lambda *run: told.append(start(*run)) or told[-1])
+    assert latest_checkpoint(tmp_path / "run" / "checkpoints").name == "epoch_00000"
+    assert told[0]._deployment == told[1]._deployment
+    assert names(told[1]) == ["epoch_00000"]
+
+
+def test_a_refusal_from_before_the_learner_was_resumed_is_asked_about_once(start, dated):
+    deploy(start())
+    session = start()
+    algorithm = deploy(session)
+    first, asked = session._deployment, []
+
+    def refuse():
+        """Say of whatever is deployed that it is refused."""
+        asked.append(Path(session._deployment.acting.path).name)
+        assert len(asked) < 5, "asks for ever"
+        refused = {"refused_sha256": session._deployment.acting.sha256, "refused_reason": "too slow"}
+        session._link.state = refused
+
+    with pytest.raises(BundleError, match="the actor refused the bundle, the old one stays: too slow"):
+        session.collect(algorithm, 10, seed=0, epoch=0, on_step=refuse)
+    assert asked == ["epoch_00000", "epoch_00000_02"]
+    assert session._deployment.acting.sha256 != first.acting.sha256
+
+
+def test_a_resumed_learner_keeps_what_it_deploys_though_later_epochs_are_there(start):
+    session = start()
+    for epoch in range(3, 8):
+        deploy(session, epoch, seed=epoch)
+    assert names(session) == ["epoch_00005", "epoch_00006", "epoch_00007"]
+    session = start()
+    deploy(session, 2)
+    assert names(session) == ["epoch_00002", "epoch_00005", "epoch_00006", "epoch_00007"]
 
 
 def test_the_files_of_older_sessions_stay_as_they_were(tmp_path):

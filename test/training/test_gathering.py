@@ -9,9 +9,9 @@ import pytest
 from spool_helpers import make_episode, make_reader
 
 from safe_rl_ros.algorithms import ALGORITHMS
-from safe_rl_ros.data.spool import SpoolWriter
-from safe_rl_ros.training.gathering import Gatherer, learns_from_any_policy
-from safe_rl_ros.types import Reason
+from safe_rl_ros.data.spool import SpoolDiskError, SpoolReader, SpoolWriter
+from safe_rl_ros.training.gathering import DISK_POLLS, Gatherer, learns_from_any_policy
+from safe_rl_ros.types import BackendError, Reason
 
 
 def gather(directory, *, any_policy=False):
@@ -114,6 +114,99 @@ def test_a_damaged_episode_is_left_out_with_an_error(tmp_path, caplog):
     assert len(rollout.batch) == 4
     assert rollout.counts["actor/refused_episodes"] == 1
     assert "episode_00000001.npz" in caplog.text
+
+
+def failing(monkeypatch, method, times):
+    """Have a method of the reader fail so often, as a disk that does not answer."""
+    original, left = getattr(SpoolReader, method), [times]
+
+    def look(self, *arguments):
+        if left[0]:
+            left[0] -= 1
+            raise SpoolDiskError("episode_00000000.npz cannot be read: Input/output error")
+        return original(self, *arguments)
+
+    monkeypatch.setattr(SpoolReader, method, look)
+
+
+def polls(waited):
+    """Return a turn that notes whether it waits, and ends the test where it would wait for ever."""
+
+    def turn(wait):
+        waited.append(wait)
+        assert len(waited) < 3 * DISK_POLLS, "waits for ever"
+
+    return turn
+
+
+@pytest.mark.parametrize("method", ["read", "first_from", "waiting"])
+def test_a_disk_that_does_not_answer_for_a_while_costs_no_episode(tmp_path, monkeypatch, caplog, method):
+    spool(tmp_path, make_episode(0, 2), make_episode(1, 3))
+    failing(monkeypatch, method, DISK_POLLS - 1)
+    waited = []
+    rollout = gather(tmp_path).collect("A", 5, polls(waited))
+    assert len(rollout.batch) == 5
+    assert rollout.counts["actor/refused_episodes"] == 0
+    assert waited.count(True) == DISK_POLLS - 1, "once per poll, not in a loop of its own"
+    assert caplog.text == ""
+
+
+def test_an_episode_that_the_disk_never_gives_is_left_out_with_one_error_and_stays(tmp_path, monkeypatch, caplog):
+    spool(tmp_path, make_episode(0, 2), make_episode(1, 3))
+    failing(monkeypatch, "read", DISK_POLLS)
+    waited = []
+    with caplog.at_level(logging.ERROR):
+        rollout = gather(tmp_path).collect("A", 3, polls(waited))
+    assert len(rollout.batch) == 3
+    assert rollout.counts["actor/refused_episodes"] == 1
+    [record] = caplog.records
+    assert f"episode_00000000.npz cannot be read: Input/output error ({DISK_POLLS} times in a row)" in record.message
+    assert (tmp_path / "episode_00000000.npz").is_file()
+
+
+def test_a_spool_that_cannot_be_listed_ends_the_epoch_and_nothing_is_taken(tmp_path, monkeypatch):
+    spool(tmp_path, make_episode(0, 2))
+    failing(monkeypatch, "waiting", DISK_POLLS)
+    gatherer = gather(tmp_path)
+    with pytest.raises(SpoolDiskError, match="times in a row"):
+        gatherer.collect("A", 2, polls([]))
+    assert gatherer.next_number == 0
+
+
+def test_an_emptied_spool_goes_on_with_the_next_number(tmp_path):
+    writer = spool(tmp_path, make_episode(0, 2), make_episode(1, 2))
+    gatherer = gather(tmp_path)
+    gatherer.collect("A", 4, never)
+    writer.close()
+    for path in tmp_path.glob("episode_*"):
+        path.unlink()
+    again = SpoolWriter(tmp_path)
+
+    def turn(wait):
+        if wait:  # the next episode comes only now
+            again.write(make_episode(again.next_number, 3))
+
+    assert len(gatherer.collect("A", 3, turn).batch) == 3
+    assert gatherer.next_number == 3
+
+
+@pytest.mark.parametrize("there", [0, 1])
+def test_a_spool_that_counts_from_a_lower_number_is_an_error_and_not_a_wait(tmp_path, there):
+    spool(tmp_path / "old", make_episode(0, 2), make_episode(1, 2)).close()
+    gatherer = gather(tmp_path / "old")
+    gatherer.collect("A", 4, never)
+    spool(tmp_path / "new", *(make_episode(number, 2) for number in range(there))).close()
+    again = gather(tmp_path / "new")
+    again.restore(gatherer.state())
+    with pytest.raises(BackendError) as info:
+        again.collect("A", 2, polls([]))
+    assert f"its next episode is {there}, and the learner's is 2" in str(info.value)
+    assert f"write 2 into {tmp_path / 'new' / '.next'}" in str(info.value)
+    assert again.next_number == 2
+    (tmp_path / "new" / ".next").write_text("2\n")  # as it says
+    writer = SpoolWriter(tmp_path / "new")
+    writer.write(make_episode(writer.next_number, 2))
+    assert len(again.collect("A", 2, never).batch) == 2
 
 
 def test_shadow_vetoes_are_counted_on_own_rows(tmp_path):

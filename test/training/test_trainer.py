@@ -12,6 +12,7 @@ import torch
 from training_helpers import metric_rows, tiny_config
 
 from safe_rl_ros.data.dataset import load_transitions
+from safe_rl_ros.data.spool import SpoolError
 from safe_rl_ros.inference import SafetyCritic
 from safe_rl_ros.training.checkpoint import CheckpointError, latest_checkpoint, load_checkpoint
 from safe_rl_ros.training.metrics import read_csv
@@ -55,7 +56,7 @@ def test_resume_equals_an_uninterrupted_run(algorithm: str, tmp_path: Path) -> N
     assert_same_run(whole, parts)
 
 
-@pytest.mark.parametrize("error", [BackendError, BundleError])
+@pytest.mark.parametrize("error", [BackendError, BundleError, SpoolError])
 def test_a_robot_that_is_gone_or_went_back_leaves_the_epochs_before_to_go_on_from(
     error: type[Exception], tmp_path: Path
 ) -> None:
