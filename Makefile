@@ -60,11 +60,11 @@ help: ## List the targets
 demo: venv ## Train, run a session over ROS 2 with the filter in the loop, evaluate, print the table
 	$(BIN)/safe-rl-ros demo
 
-# Tests without ROS run beside each other. Those with ROS start processes of their own and watch deadlines: one at a time.
+# Tests run beside each other, but for those with ROS that watch deadlines: one at a time.
 test: lint ## Linters, types and all tests but the slow ones; with PYTEST_ARGS=... those, one at a time
 ifeq ($(strip $(PYTEST_ARGS)),)
-	$(BIN)/pytest -m 'not ros and not slow' --numprocesses $(TEST_WORKERS) --dist loadfile
-	$(BIN)/pytest -m 'ros and not slow'
+	$(BIN)/pytest -m '(patient or not ros) and not slow' --numprocesses $(TEST_WORKERS) --dist loadfile
+	$(BIN)/pytest -m 'ros and not patient and not slow'
 else
 	$(BIN)/pytest $(PYTEST_ARGS)
 endif

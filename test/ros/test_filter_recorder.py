@@ -79,10 +79,10 @@ def test_a_recorded_session_of_the_node_is_decided_again_bit_for_bit(tmp_path):
 
 def test_a_window_around_a_stop_is_written_and_replays(tmp_path):
     digest = write_bundle(tmp_path / "bundle", threshold=1.0)
-    window = {"recorder_directory": str(tmp_path / "bags"), "recorder_pre_s": 0.5, "recorder_post_s": 0.3}
+    window = {"recorder_directory": str(tmp_path / "bags"), "recorder_pre_s": 1.5, "recorder_post_s": 0.3}
     bundle = {"critic": "enforce", "bundle": str(tmp_path / "bundle"), "bundle_sha256": digest}
     with filter_bench(**window, **bundle) as bench:
-        bench.feed(seconds=1.0)
+        bench.feed(seconds=2.0)
         assert not list((tmp_path / "bags").glob("flight_*"))  # nothing happened that is worth a bag
         bench.call("estop")
         bench.feed(seconds=0.6)

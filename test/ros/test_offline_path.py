@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("rclpy")
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.patient]
 
 from ros_helpers import start_twin  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402

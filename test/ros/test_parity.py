@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("rclpy")
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.patient]
 
 from ros_helpers import OBSERVER, SPEC, TASK, start_filter, start_twin, write_bundle  # noqa: E402
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 pytest.importorskip("rclpy")
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.patient]
 
 from safe_rl_ros.ros.session import RosSession  # noqa: E402
 from safe_rl_ros.training.checkpoint import latest_checkpoint, load_checkpoint  # noqa: E402

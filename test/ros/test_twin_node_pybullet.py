@@ -52,6 +52,7 @@ def test_a_node_uses_the_simulator_of_its_parameter_or_spec(by: str, tmp_path: P
             driver.follow(backend, seed)
 
 
+@pytest.mark.patient
 def test_lockstep_in_a_process_of_its_own_equals_the_twin_here(tmp_path: Path, ros_domain_id: int) -> None:
     here = PybulletBackend(SPEC, LAYOUT)
     with Supervisor(ros_domain_id, tmp_path) as processes:
@@ -89,6 +90,7 @@ def test_real_time_in_a_process_of_its_own(tmp_path: Path, ros_domain_id: int) -
             assert states[-1].linear_velocity[0] > 0.2
 
 
+@pytest.mark.patient
 def test_training_over_ros_equals_training_in_process(tmp_path: Path) -> None:
     config = load_session_config("csc_hazard_nav.yaml", [*SMALL, "training.total_steps=200", "simulator=pybullet"])
     rows = []

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("rclpy")
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.patient]
 
 from ros_helpers import SPEC, TASK, bench  # noqa: E402
 from std_msgs.msg import String  # noqa: E402
