@@ -14,6 +14,7 @@ from safe_rl_ros.envs.observers import StateObserver
 from safe_rl_ros.envs.robot_spec import RobotSpec
 from safe_rl_ros.messages.filter_inputs import FilterInputs, InputSet
 from safe_rl_ros.messages.limits import command_limits
+from safe_rl_ros.messages.resuming import Resumption
 from safe_rl_ros.safety.action_filter import ActionFilter, Observation, SafetyModel
 from safe_rl_ros.safety.contracts import FilterConfig
 from safe_rl_ros.types import ConfigError, FilterDecision, FloatArray, Reason, StopCause, StopPersistsError
@@ -87,6 +88,7 @@ class ReplayedFilter:
             max_candidates=config.max_samples,
             needs_goal=observer.needs_goal,
         )
+        self._resumption = Resumption(spec, self.inputs, lockstep=timing == "lockstep")
         self._take: dict[Kind, Callable[..., None]] = {
             "goal": self.inputs.on_goal,
             "proposal": self.inputs.on_proposal,
@@ -126,6 +128,7 @@ class ReplayedFilter:
             start = self._spec.measured_command(assembled.state)
         try:
             self.filter.activate(start)
+            self._resumption.begin()
         except ConfigError as error:
             if not self.problems:
                 self.problems.append(f"not armed at first: {error}")
@@ -169,6 +172,7 @@ class ReplayedFilter:
         elif event.kind == "activated":
             self.inputs.forget_proposal()
             self.filter.activate(None if event.start is None else np.array(event.start))
+            self._resumption.begin()
         elif event.kind == "deactivated":
             self.filter.deactivate()
         elif event.kind == "latched":
@@ -187,6 +191,10 @@ class ReplayedFilter:
                 self._on_decision(self._decide(complete))
 
     def _decide(self, inputs: InputSet) -> FilterDecision:
+        try:
+            inputs = self._resumption.check(self.filter, inputs)
+        except ConfigError:  # a node sends a stop
+            return self.filter.decide(inputs.now_ns, None, None)
         observation = None
         if inputs.state is not None and (inputs.goal is not None or not self._observer.needs_goal):
             values = self._observer.observe(inputs.state, inputs.goal)

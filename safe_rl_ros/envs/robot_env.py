@@ -24,6 +24,7 @@ from safe_rl_ros.envs.tasks.robot_tasks import (
     load_robot_task,
     make_task,
     task_observer,
+    with_start,
 )
 from safe_rl_ros.envs.twin_parameters import TwinParameters
 from safe_rl_ros.envs.twins import make_backend, make_joint_twin
@@ -243,8 +244,7 @@ def make_robot_env(
     else:
         if draw is not None:
             raise ConfigError(f"randomisation is given, but nothing of the twin of the joints of {spec.name} is random")
-        start = spec.twin.model_copy(update={"start_noise": config.start_noise})
-        backend = make_joint_twin(spec.model_copy(update={"twin": start}))
+        backend = make_joint_twin(with_start(config, spec))
     return RobotEnv(backend, spec, made, max_episode_steps, render_mode)
 
 

@@ -16,6 +16,7 @@ from std_msgs.msg import Float64MultiArray
 from safe_rl_ros.envs.observation import StateObserver
 from safe_rl_ros.envs.robot_spec import RobotSpec
 from safe_rl_ros.messages.filter_inputs import FilterInputs, InputSet
+from safe_rl_ros.messages.resuming import Resumption
 from safe_rl_ros.ros import qos
 from safe_rl_ros.ros.conversions import make_command_codec
 from safe_rl_ros.ros.decision_codec import DecisionCodec
@@ -89,6 +90,7 @@ class FilterLoop:
             max_candidates=max_candidates,
             needs_goal=parts.observer.needs_goal,
         )
+        self._resumption = Resumption(spec, self.inputs, lockstep=self._lockstep)
         topic = spec.command.topic
         self.command_topic = node.create_publisher(
             self.commands.message_type,
@@ -103,6 +105,7 @@ class FilterLoop:
     def arm(self) -> None:
         """Begin to decide; what was proposed before is forgotten."""
         self.inputs.forget_proposal()
+        self._resumption.begin()
         self.armed = True
         if self.ticker is not None:
             self.ticker.restart()
@@ -180,6 +183,7 @@ class FilterLoop:
     def _decide(self, inputs: InputSet) -> None:
         parts = self._parts
         try:
+            inputs = self._resumption.check(parts.action_filter, inputs)
             observation = self._observe(inputs)
             decision = self._send(parts.action_filter.decide(inputs.now_ns, inputs.proposal, observation))
             if observation is not None and parts.swap.watch(observation.values, decision.executed):

@@ -20,11 +20,12 @@ from rclpy.clock import Clock as NodeClock
 from rclpy.clock import ClockType
 from rclpy.node import Node
 
-from safe_rl_ros.envs.observers import make_observer
+from safe_rl_ros.envs.observers import load_observed_task
 from safe_rl_ros.envs.randomisation import parameter_draw
 from safe_rl_ros.envs.robot_parts import Simulator
 from safe_rl_ros.envs.robot_spec import load_robot_spec
-from safe_rl_ros.envs.tasks.hazard_nav import HazardNav, load_hazard_nav
+from safe_rl_ros.envs.tasks.hazard_nav import HazardNav, HazardNavConfig, load_hazard_nav
+from safe_rl_ros.envs.tasks.robot_tasks import task_observer, with_start
 from safe_rl_ros.envs.twins import make_backend, make_joint_twin
 from safe_rl_ros.messages.errors import MessageError
 from safe_rl_ros.messages.lockstep import CommandGate, check_stamped
@@ -88,14 +89,16 @@ class SimulatedBase(Node):
         return make_backend(self._spec, task.layout, parameter_draw(values["randomisation"] or None))
 
     def _joint_robot(self, values: Mapping[str, Any]) -> JointTwin:
-        """Return a robot that is moved by its joints: in no arena, and as its spec says, always."""
-        make_observer(self._spec, values["task"])
+        """Return a robot that is moved by its joints: in no arena; where it starts is the task's and the seed's."""
+        task = load_observed_task(values["task"])
+        task_observer(task, self._spec)
         if values["randomisation"]:
             raise ConfigError(
                 f"randomisation = {values['randomisation']!r}, expected none: robot {self._spec.name} is moved by its "
                 "joints, and only the twin of a base is randomised"
             )
-        return make_joint_twin(self._spec)
+        assert not isinstance(task, HazardNavConfig), "refused: it observes a base"
+        return make_joint_twin(with_start(task, self._spec))
 
     def _tell_joints(self) -> None:
         """Say which joints are commanded, in which order and by what, as ros2_control's controllers do."""

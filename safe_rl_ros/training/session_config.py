@@ -15,7 +15,6 @@ from safe_rl_ros.config import GrownModel, StrictModel, apply_overrides, build, 
 from safe_rl_ros.envs.randomisation import Randomisation, load_randomisation
 from safe_rl_ros.envs.robot_parts import Simulator
 from safe_rl_ros.envs.robot_spec import RobotSpec, load_robot_spec
-from safe_rl_ros.envs.tasks.hazard_nav import HazardNavConfig
 from safe_rl_ros.envs.tasks.robot_tasks import DEFAULT_ROBOTS, ROBOT_TASKS, UNNAMED, RobotTaskConfig
 from safe_rl_ros.envs.vector import SIMULATED_TASKS
 from safe_rl_ros.resources import find_resource
@@ -144,21 +143,33 @@ class SessionConfig(GrownModel):
 
     @property
     def over_ros(self) -> bool:
-        """True if the task can be trained over ROS."""
-        return isinstance(self.task, HazardNavConfig)
+        """True if the session can run over ROS, as it is."""
+        try:
+            self.require_ros()
+        except ConfigError:
+            return False
+        return True
 
     def require_ros(self) -> None:
         """Check that the session can run over ROS.
 
         Raises:
-            ConfigError: the task is simulated, or is one of those that are trained in process only so far.
+            ConfigError: the task is simulated; commands have no stamps, which lock-step needs; an actor would not know
+                when the robot stands.
         """
         if self.simulated:
             raise ConfigError(f"task {self.task.name!r} is simulated and has no robot: it cannot run over ROS")
-        if not self.over_ros:
+        spec = self.robot_spec
+        if self.ros.timing == "lockstep" and not spec.command.stamped:
             raise ConfigError(
-                f"task {self.task.name!r} cannot be trained over ROS yet: train in this process (--backend mujoco),"
-                " and put the bundle in front of the robot with filter.launch.py"
+                f"robot {spec.name}: ros.timing = 'lockstep' needs command.stamped = true, which it is not"
+                " (a joint_group has no stamps, a joint_trajectory may): train with ros.timing=realtime, or in this"
+                " process with --backend mujoco"
+            )
+        if self.ros.acting == "actor" and spec.sensors.odom is None:
+            raise ConfigError(
+                f"robot {spec.name} has no odometry, which tells an actor that it stands: ros.acting = 'actor' cannot"
+                " have it yet, expected 'learner'"
             )
 
     @property

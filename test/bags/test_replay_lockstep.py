@@ -150,6 +150,68 @@ def test_arm_starts_where_it_was_measured(tmp_path, goal, vetoed):
     assert any(t.decision.reason.is_veto for t in ticks[5:]) == vetoed
 
 
+def record_resets(directory, spec):
+    """Run an arm's filter in lock-step over three episodes, which start at other places; return its decisions."""
+    types, axes, rng = type_store().types, [axis.name for axis in spec.command.axes], np.random.default_rng(5)
+    observer, maps = make_observer(spec, "joint_hold"), CommandMap(spec)
+    kinds = {"joint_states": TYPES["joint_states"], "safety_filter/proposed": "trajectory_msgs/msg/JointTrajectory"}
+    topics = {f"/{name}": kind for name, kind in kinds.items()}
+    topics |= {"/safety_filter/decisions": "std_msgs/msg/Float64MultiArray", f"/{EVENTS_TOPIC}": EVENTS_TYPE}
+    recorder = FlightRecorder(directory, topics, record_all=True, log_offset_ns=EPOCH_NS, max_window_s=3000.0)
+    live = ActionFilter(command_limits(spec), FilterConfig(max_samples=8), maps.to_action, maps.to_command)
+    record, decisions = DecisionRecord(tuple(axes)), []
+    received = FilterInputs(spec, True, lambda: None, lambda: None, lambda *drop: None, needs_goal=False)
+    take = {"joint_states": received.callbacks()["joint_states"], "safety_filter/proposed": received.on_proposal}
+    live.set_model(SteepModel())
+    log_ns, stamp_ns = BOOT_NS, 0
+    journal = EventJournal(recorder, f"/{EVENTS_TOPIC}", "lockstep", spec.hash, clock=lambda: log_ns)
+    for start in ([0.0, 0.0, 0.5], [-1.0, 0.5, 1.0], [0.4, -0.7, 2.0]):
+        stamp_ns += 1_000_000_000
+        if not decisions:
+            live.activate(np.array(start))
+            journal.note("activated", live, start=np.array(start))
+        else:
+            live.activate(np.array(start))  # what is under test: nobody records it
+        where = np.array(start)
+        for _ in range(15):
+            header = types["std_msgs/msg/Header"](
+                types["builtin_interfaces/msg/Time"](*divmod(stamp_ns, 1_000_000_000)), ""
+            )
+            state = types["sensor_msgs/msg/JointState"](header, axes, where, np.zeros(3), np.zeros(0))
+            wanted = where + rng.uniform(-0.05, 0.05, 3)
+            length = types["builtin_interfaces/msg/Duration"](0, spec.period_ns)
+            point = types["trajectory_msgs/msg/JointTrajectoryPoint"](wanted, *[np.zeros(0)] * 3, length)
+            proposal = types["trajectory_msgs/msg/JointTrajectory"](header, axes, [point])
+            for name, message in (("joint_states", state), ("safety_filter/proposed", proposal)):
+                log_ns += MS
+                recorder.note(f"/{name}", serialise(message, kinds[name]), log_ns)
+                take[name](message)
+            inputs = received.take_complete()
+            observation = Observation(observer.observe(inputs.state, None), inputs.now_ns, inputs.arrival_ns)
+            decisions.append(live.decide(inputs.now_ns, inputs.proposal, observation))
+            log_ns += MS
+            row = list(record.row(decisions[-1]))
+            recorder.note("/safety_filter/decisions", float64_multi_array(record.label, row), log_ns)
+            where = decisions[-1].executed
+            stamp_ns += spec.period_ns
+    recorder.close()
+    return decisions
+
+
+def test_lockstep_over_resets_of_an_arm_decides_the_same(tmp_path):
+    command = ARM.command.model_copy(update={"interface": "joint_trajectory", "stamped": True})
+    spec = ARM.model_copy(update={"command": command})
+    live = record_resets(tmp_path, spec)
+    source = ReplaySource(bags_in(tmp_path)[0], spec, needs_goal=False)
+    setting = choose_setting(source, spec, None)
+    replay = Replay(source, spec, make_observer(spec, "joint_hold"), SteepModel(), setting)
+    ticks = list(replay.run())
+    assert [differences(t.decision, t.recorded) for t in ticks] == [()] * (len(live) - 1)
+    jumps = np.abs(np.diff([t.decision.executed for t in ticks], axis=0)).max(axis=1)
+    assert (jumps > 0.4).sum() == 2, "the test means nothing if no episode starts elsewhere"
+    assert {Reason.ACCEPTED, Reason.SHAPED} & {t.decision.verdict for t in ticks}
+
+
 def test_goal_is_not_asked_for_where_none_is_needed(tmp_path):
     path = write_arm(tmp_path / "bag", 0.5)
     assert "goal" not in ReplaySource(path, ARM, needs_goal=False).kinds.values()

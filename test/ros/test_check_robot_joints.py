@@ -16,7 +16,7 @@ pytestmark = pytest.mark.ros
 from robot_stand_in import ROVER, ArmStandIn, StandIn, stand_in  # noqa: E402
 from ros_helpers import make_state, start_filter  # noqa: E402
 from sensor_msgs.msg import JointState  # noqa: E402
-from spec_files import write_spec  # noqa: E402
+from spec_files import ARM_SLOW, write_spec  # noqa: E402
 
 from safe_rl_ros.checks.outcome import Check, Outcome  # noqa: E402
 from safe_rl_ros.checks.refusals import refusals  # noqa: E402
@@ -27,8 +27,6 @@ from safe_rl_ros.ros.robot_motion import Mover, move_axes  # noqa: E402
 from safe_rl_ros.ros.robot_probe import RobotProbe  # noqa: E402
 from safe_rl_ros.ros.supervisor import Supervisor  # noqa: E402
 
-# Ten times a second, and patient: a machine that is busy with other tests must not look like a robot that is late.
-SLOW = {"control_rate_hz: 50.0": "control_rate_hz: 10.0", "timeout_s: 0.1 ": "timeout_s: 0.5 ", "_s: 0.06": "_s: 0.5"}
 ARM = load_robot_spec("arm", ["control_rate_hz=10.0", "command.timeout_s=0.5", "sensors.joint_states.timeout_s=0.5"])
 
 
@@ -158,7 +156,7 @@ def test_swapped_wheels_and_a_controllers_timeout_are_told(ros_domain_id):
 
 
 def test_the_emergency_stop_is_pressed_while_the_arm_moves_behind_the_filter(tmp_path, ros_domain_id):
-    file, robot_file = tmp_path / "report.json", str(write_spec(tmp_path / "spec", "arm", SLOW))
+    file, robot_file = tmp_path / "report.json", str(write_spec(tmp_path / "spec", "arm", ARM_SLOW))
     assert load_robot_spec(robot_file).hash == ARM.hash
     with stand_in(namespace="pressed", kind=WholeArm) as robot, Supervisor(ros_domain_id, tmp_path) as processes:
         start_filter(processes, "realtime", "pressed", robot=robot_file, task="joint_hold", critic="off")

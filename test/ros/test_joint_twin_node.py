@@ -208,6 +208,7 @@ def test_behind_the_filter_in_real_time_it_gets_where_it_is_sent(robot: str, tmp
     assert (np.abs(np.diff(sent, axis=0)) <= 1.5 * most + 1e-9).all()  # the filter makes up for a late tick, no more
 
 
+@pytest.mark.patient
 @pytest.mark.parametrize("robot", ["panda", "laikago"])
 def test_lockstep_in_processes_of_their_own_equals_the_twin_here(robot: str, tmp_path: Path, ros_domain_id: int):
     path = stamped(tmp_path, robot)

@@ -83,11 +83,16 @@ def test_a_threshold_is_calibrated_and_a_held_position_stops_in_one_decision(run
     assert len(outcome.closed_loop.episodes) == 2
 
 
-def test_over_ros_is_a_clear_not_yet(run: Path) -> None:
+def test_what_cannot_run_over_ros_says_why_and_auto_stays_in_this_process() -> None:
     config = compose()
     assert choose_backend(config, BackendName.auto) is BackendName.mujoco
-    with pytest.raises(ConfigError, match="task 'joint_reach' cannot be trained over ROS yet: train in this process"):
+    with pytest.raises(ConfigError, match=r"robot arm: ros.timing = 'lockstep' needs command\.stamped = true"):
         choose_backend(config, BackendName.ros)
+    acting = compose("csc", "ros.timing=realtime", "ros.acting=actor")
+    assert choose_backend(acting, BackendName.auto) is BackendName.mujoco
+    with pytest.raises(ConfigError, match=r"robot arm has no odometry, .*expected 'learner'"):
+        choose_backend(acting, BackendName.ros)
+    assert choose_backend(compose("csc", "ros.timing=realtime"), BackendName.auto) is BackendName.ros
 
 
 def test_data_are_collected_on_the_arm(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ class JointReachConfig(StrictModel):
     """Least height of what is guarded."""
     keep_out: tuple[Sphere, ...] = ()
     start_noise: NonNegative = 0.0
-    """Half width (rad, m) of the uniform start of every commanded joint around the robot spec's, in process."""
+    """Half width (rad, m) of the uniform start of every commanded joint around the robot spec's, on its twin."""
     progress_weight: float = 5.0
     stay_bonus: float = 0.05
     max_episode_steps: Annotated[int, Field(ge=1)] = 200

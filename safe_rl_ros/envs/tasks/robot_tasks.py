@@ -69,6 +69,13 @@ def make_task(config: RobotTaskConfig, spec: RobotSpec, arena_seed: int | None =
     return JointReach(config, spec)
 
 
+def with_start(config: JointReachConfig | JointHoldConfig, spec: RobotSpec) -> RobotSpec:
+    """Return the robot spec with what a task of joints says of where its twin's episodes start, if it does."""
+    if isinstance(config, JointHoldConfig):
+        return spec
+    return spec.model_copy(update={"twin": spec.twin.model_copy(update={"start_noise": config.start_noise})})
+
+
 def task_observer(config: RobotTaskConfig | JointHoldConfig, spec: RobotSpec) -> StateObserver:
     """Return what a task shows of a robot. Raises :class:`ConfigError` if the robot lacks what is observed."""
     return Observer(spec, config.observation) if isinstance(config, HazardNavConfig) else JointObserver(spec)
