@@ -47,7 +47,8 @@ def _nodes(context: LaunchContext) -> list[Node]:
     """Return the nodes to start for the arguments in ``context``."""
     value = {name: LaunchConfiguration(name).perform(context) for name in (argument.name for argument in ARGUMENTS)}
     session = read_session(value["config"])
-    lockstep = value["robot"] == "twin" and value["acting"] == "learner"
+    asked = (session.content.get("ros") or {}).get("timing", "lockstep")
+    lockstep = value["robot"] == "twin" and value["acting"] == "learner" and asked == "lockstep"
     timing = "lockstep" if lockstep else "realtime"
     describe = NodeKeywords(value["namespace"], value["log_level"], value["use_sim_time"], value["params_file"])
     learning = {"config": value["config"], "timing": timing, "acting": value["acting"]}

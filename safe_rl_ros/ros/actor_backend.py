@@ -12,13 +12,16 @@ from safe_rl_ros.envs.robot_spec import RobotSpec
 from safe_rl_ros.ros.actor_messages import ACTOR
 from safe_rl_ros.ros.learner_link import LearnerLink
 from safe_rl_ros.ros.robot_backend import RosBackend
-from safe_rl_ros.types import FloatArray, RobotState, StepResult
+from safe_rl_ros.types import BackendError, FloatArray, RobotState, StepResult
 
 
-def is_at_rest(state: RobotState, linear_m_s: float, angular_rad_s: float) -> bool:
-    """Return True if a base moves no faster than this; NaN is motion."""
-    linear, angular = np.linalg.norm(state.linear_velocity), np.linalg.norm(state.angular_velocity)
-    return bool(linear <= linear_m_s and angular <= angular_rad_s)
+def is_at_rest(spec: RobotSpec, state: RobotState, linear_m_s: float, angular_rad_s: float) -> bool:
+    """Return True if a base, or without odometry every commanded joint, moves no faster than this; NaN is motion."""
+    if spec.sensors.odom is not None:
+        linear, angular = np.linalg.norm(state.linear_velocity), np.linalg.norm(state.angular_velocity)
+        return bool(linear <= linear_m_s and angular <= angular_rad_s)
+    speeds = np.abs(state.joint_velocity[[spec.joints.index(axis.name) for axis in spec.command.axes]])
+    return bool((speeds <= [linear_m_s if axis.unit in METRES else angular_rad_s for axis in spec.command.axes]).all())
 
 
 def phase_correction(deadline_ns: int, decided_ns: int, period_ns: int) -> int:
@@ -29,6 +32,9 @@ def phase_correction(deadline_ns: int, decided_ns: int, period_ns: int) -> int:
     error_ns = (deadline_ns - decided_ns) % period_ns - period_ns // 2
     most_ns = period_ns // 40
     return -max(-most_ns, min(most_ns, error_ns // 4))
+
+
+METRES = ("m", "m/s")
 
 
 class ActorBackend(RosBackend):
@@ -83,6 +89,20 @@ class ActorBackend(RosBackend):
         self.answered = decision is not None and np.array_equal(decision.proposed, command)
         return result
 
+    def rest_command(self) -> FloatArray:
+        """Return the command (C,) that stops the robot now; of positions where the filter sent it last, else it is.
+
+        Raises:
+            BackendError: commands are positions, and neither is known.
+        """
+        rest = self._rest()
+        if rest is not None:
+            return rest
+        assembled = self._link.assembler.latest(time.monotonic_ns())
+        if assembled is None:
+            raise BackendError("commands are positions, and nobody said yet where the robot is")
+        return self.spec.measured_command(assembled.state)
+
     def drive(self, command: FloatArray) -> None:
         """Propose a command (C,) outside of an episode, through the filter, and let a control period pass."""
         goal = np.zeros(2) if self._goal is None else self._goal  # the filter cannot observe without one
@@ -98,7 +118,7 @@ class ActorBackend(RosBackend):
         return self._link.wait(condition, timeout_s)
 
     def come_to_rest(self, linear_m_s: float, angular_rad_s: float, timeout_s: float) -> bool:
-        """Wait until fresh odometry says that the robot stands; return False if it does not in time.
+        """Wait until fresh sensors say that the robot stands; return False if they do not in time.
 
         Raises:
             BackendError: robot or filter are missing, or the filter is not active.
@@ -110,7 +130,9 @@ class ActorBackend(RosBackend):
         def standing() -> bool:
             assembled = assembler.latest(time.monotonic_ns())
             return (
-                assembled is not None and not assembled.stale and is_at_rest(assembled.state, linear_m_s, angular_rad_s)
+                assembled is not None
+                and not assembled.stale
+                and is_at_rest(self.spec, assembled.state, linear_m_s, angular_rad_s)
             )
 
         return link.wait(standing, timeout_s)

@@ -55,7 +55,7 @@ from safe_rl_ros.ros.parameters import NodeParameter
 from safe_rl_ros.ros.proposer import Proposer
 from safe_rl_ros.ros.spin import EXECUTORS, StopRequest
 from safe_rl_ros.ros.start_parameters import read_parameters
-from safe_rl_ros.types import BundleError, ConfigError, SafeRlRosError
+from safe_rl_ros.types import BackendError, BundleError, ConfigError, SafeRlRosError
 
 PARAMETERS = (
     NodeParameter("robot", "rover", "Robot spec: a YAML file, or a name in config/robots."),
@@ -78,8 +78,8 @@ PARAMETERS = (
     NodeParameter("executor", "events", "rclpy executor of this process.", choices=EXECUTORS),
     NodeParameter("step_timeout_s", 2.0, "Longest silence of the filter in an episode (s).", 0.01, 60.0),
     NodeParameter("startup_timeout_s", 30.0, "Longest wait for other nodes, a reset, a bundle (s).", 0.1, 300.0),
-    NodeParameter("rest_m_s", 0.05, "Speed up to which the robot stands (m/s).", 0.0, 10.0),
-    NodeParameter("rest_rad_s", 0.1, "Turning rate up to which the robot stands (rad/s).", 0.0, 10.0),
+    NodeParameter("rest_m_s", 0.05, "Speed up to which the robot, or a sliding joint, stands (m/s).", 0.0, 10.0),
+    NodeParameter("rest_rad_s", 0.1, "Turning rate up to which the robot, or a joint, stands (rad/s).", 0.0, 10.0),
     NodeParameter(
         "roll_back_episodes",
         0,
@@ -110,11 +110,6 @@ class ActorNode:
         if not values["spool"]:
             raise ConfigError("parameter spool is empty, expected the directory for the episodes")
         spec = self._spec = load_robot_spec(values["robot"])
-        if spec.sensors.odom is None:
-            raise ConfigError(
-                f"robot {spec.name} has no odometry, which tells the actor that it stands: robots that are moved by "
-                "their joints cannot be acted on yet; put their bundle in front of them with filter.launch.py"
-            )
         preload()
         self._fixed: dict[str, object] = {"spec_sha256": spec.hash, **_realtime(values), "spool": values["spool"]}
         self._writer = SpoolWriter(values["spool"])
@@ -130,7 +125,7 @@ class ActorNode:
         self._env: RobotEnv = make_robot_env(spec, values["task"], backend=self._backend, arena_seed=arena)
         self._env.on_episode = ParameterLog(Path(values["spool"]).parent / PARAMETER_LOG).add
         self._commands = make_command_codec(spec)
-        self._takeover = TakeOver(spec.command_stop, spec.command.timeout_s)
+        self._takeover = TakeOver(self._backend.rest_command, spec.command.timeout_s)
         config = ActorConfig(
             seed=values["seed"],
             rest_m_s=values["rest_m_s"],
@@ -194,7 +189,10 @@ class ActorNode:
         except MessageError as error:
             logger.error("takeover cannot be read, which is a stop: %s", error)
             command = None
-        self._takeover.take(command, time.monotonic_ns())
+        try:
+            self._takeover.take(command, time.monotonic_ns())
+        except BackendError as error:
+            self.actor.pause(f"a human's command cannot be read, and how to stop is not known: {error}")
 
     def _on_pause(self, _request: Any, response: Any) -> Any:
         self.actor.pause()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
@@ -17,14 +18,25 @@ FLAGS = ("intervened", "terminated", "truncated")
 class TakeOver:
     """The newest command of a human, and whether it still counts."""
 
-    def __init__(self, stop: FloatArray, timeout_s: float) -> None:
-        """Start with nobody; ``stop`` (C,) takes the place of a command that cannot be read or is not finite."""
-        self.stop, self._timeout_ns = stop, round(timeout_s * 1e9)
+    def __init__(self, rest: Callable[[], FloatArray], timeout_s: float) -> None:
+        """Start with nobody.
+
+        Args:
+            rest: the command (C,) that stops the robot now, which takes the place of one that cannot be read or is not
+                finite. May raise.
+            timeout_s: how long a command counts.
+        """
+        self._rest, self._timeout_ns = rest, round(timeout_s * 1e9)
         self._command: FloatArray | None = None
         self._arrival_ns = 0
 
+    @property
+    def stop(self) -> FloatArray:
+        """Return the command (C,) that stops the robot now. Raises what ``rest`` does."""
+        return self._rest()
+
     def take(self, command: FloatArray | None, now_ns: int) -> None:
-        """Take a command (C,), None if it could not be read."""
+        """Take a command (C,), None if it could not be read. Raises what ``rest`` does; then the newest one stays."""
         fine = command is not None and np.isfinite(command).all()
         self._command, self._arrival_ns = (command if fine else self.stop), now_ns
 

@@ -276,17 +276,21 @@ class RosBackend:
             raise BundleError(f"the filter refused the bundle: {link.filter_state.get('refused_reason')}")
 
     def stop(self) -> None:
-        """Propose the stop command and require a reset before the next step. Never raises.
+        """Propose to stop, or to stay, and require a reset before the next step. Never raises.
 
         The actuator topic belongs to the filter alone; it stops the robot by itself when proposals end.
         """
         state, self._state = self._state, None
-        if self.spec.command.positions:
-            return  # no position means stop: the filter holds the last one when proposals end
-        link = self._link
+        link, rest = self._link, self._rest()
         aimed = self._goal is not None or not link.has_goal
-        if state is not None and aimed and not self._closed and link.alive:
-            link.propose(self.spec.command_stop, self._goal, state.stamp_ns)
+        if state is not None and rest is not None and aimed and not self._closed and link.alive:
+            link.propose(rest, self._goal, state.stamp_ns)
+
+    def _rest(self) -> FloatArray | None:
+        """Return the command (C,) that stops the robot: of positions the one that the filter sent last, if it did."""
+        if not self.spec.command.positions:
+            return self.spec.command_stop
+        return None if self._link.decision is None else self._link.decision.executed
 
     def close(self) -> None:
         """Stop and release node and context. Idempotent."""

@@ -154,8 +154,7 @@ class SessionConfig(GrownModel):
         """Check that the session can run over ROS.
 
         Raises:
-            ConfigError: the task is simulated; commands have no stamps, which lock-step needs; an actor would not know
-                when the robot stands.
+            ConfigError: the task is simulated, or commands have no stamps, which lock-step needs.
         """
         if self.simulated:
             raise ConfigError(f"task {self.task.name!r} is simulated and has no robot: it cannot run over ROS")
@@ -165,11 +164,6 @@ class SessionConfig(GrownModel):
                 f"robot {spec.name}: ros.timing = 'lockstep' needs command.stamped = true, which it is not"
                 " (a joint_group has no stamps, a joint_trajectory may): train with ros.timing=realtime, or in this"
                 " process with --backend mujoco"
-            )
-        if self.ros.acting == "actor" and spec.sensors.odom is None:
-            raise ConfigError(
-                f"robot {spec.name} has no odometry, which tells an actor that it stands: ros.acting = 'actor' cannot"
-                " have it yet, expected 'learner'"
             )
 
     @property

@@ -53,7 +53,7 @@ class World:
         self.command_map = SimpleNamespace(to_action=lambda command: command / 2.0)
         self.spool = tmp_path / "spool"
         self.writer = SpoolWriter(self.spool)
-        self.takeover = TakeOver(STOP, 0.5)
+        self.takeover = TakeOver(lambda: STOP, 0.5)
         self.announced = []
         self.actor = Actor(
             self,
@@ -313,7 +313,7 @@ def test_a_failure_on_hardware_is_a_pause_because_nobody_resets_the_robot(tmp_pa
 
 
 def test_a_takeover_that_cannot_be_read_is_a_stop():
-    hands = TakeOver(STOP, 0.5)
+    hands = TakeOver(lambda: STOP, 0.5)
     assert hands.command(0) is None
     for command in (None, np.array([np.nan, 0.0])):
         hands.take(command, 10)
@@ -321,6 +321,25 @@ def test_a_takeover_that_cannot_be_read_is_a_stop():
     hands.take(np.array([1.0, 2.0]), 0)
     assert hands.command(500_000_000).tolist() == [1.0, 2.0]
     assert hands.command(500_000_001) is None
+
+
+def test_how_to_stop_is_asked_when_it_is_needed_and_kept():
+    rests = iter([np.array([1.0, 0.0]), np.array([2.0, 0.0])])
+    hands = TakeOver(lambda: next(rests), 0.5)
+    hands.take(None, 0)
+    assert [hands.command(at).tolist() for at in (0, 10)] == [[1.0, 0.0]] * 2  # an arm does not creep from where it is
+    assert hands.stop.tolist() == [2.0, 0.0]
+
+
+def test_where_nobody_knows_how_to_stop_the_newest_command_stays():
+    def unknown():
+        raise BackendError("where is it?")
+
+    hands = TakeOver(unknown, 0.5)
+    hands.take(np.array([1.0, 2.0]), 0)
+    with pytest.raises(BackendError, match="where is it"):
+        hands.take(None, 10)
+    assert hands.command(10).tolist() == [1.0, 2.0]
 
 
 @pytest.mark.parametrize("error", [BackendError("no scan"), ValueError("the policy failed")])

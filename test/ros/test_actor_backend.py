@@ -1,8 +1,7 @@
-"""The actor's robot: when it counts as standing, whom it follows, and which robots it cannot have."""
+"""The actor's robot: when it counts as standing, whom it follows, and how it is stopped."""
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -12,15 +11,17 @@ import pytest
 pytest.importorskip("rclpy")
 pytestmark = pytest.mark.ros
 
-from ros_helpers import make_state  # noqa: E402
+from ros_helpers import SPEC, make_state  # noqa: E402
 
+from safe_rl_ros.envs.robot_spec import load_robot_spec  # noqa: E402
 from safe_rl_ros.ros.actor_backend import ActorBackend, is_at_rest, phase_correction  # noqa: E402
-from safe_rl_ros.ros.actor_node import main  # noqa: E402
-from safe_rl_ros.ros.supervisor import ros_arguments  # noqa: E402
 from safe_rl_ros.types import BackendError  # noqa: E402
 
 PERIOD_NS = 20_000_000
 LINEAR_M_S, ANGULAR_RAD_S = 0.05, 0.1
+
+
+ARM = load_robot_spec("arm")
 
 
 def moving(linear=(0.0, 0.0, 0.0), angular=(0.0, 0.0, 0.0)):
@@ -41,7 +42,29 @@ def moving(linear=(0.0, 0.0, 0.0), angular=(0.0, 0.0, 0.0)):
     ],
 )
 def test_a_base_rests_if_it_neither_drives_nor_turns(linear, angular, rests):
-    assert is_at_rest(moving(linear, angular), LINEAR_M_S, ANGULAR_RAD_S) is rests
+    assert is_at_rest(SPEC, moving(linear, angular), LINEAR_M_S, ANGULAR_RAD_S) is rests
+
+
+@pytest.mark.parametrize(
+    ("units", "speeds", "rests"),
+    [
+        (("rad", "rad"), (0.1, -0.1), True),
+        (("rad", "rad"), (0.0, -0.11), False),
+        (("rad", "m"), (0.1, 0.05), True),
+        (("rad", "m"), (0.05, 0.06), False),
+        (("m/s", "rad/s"), (0.06, 0.0), False),
+        (("rad", "rad"), (0.0, np.nan), False),
+    ],
+)
+def test_without_odometry_it_rests_if_no_commanded_joint_moves(units, speeds, rests):
+    # Two of the three joints have an axis, in another order; the third may move.
+    axes = (
+        ARM.command.axes[2].model_copy(update={"unit": units[1]}),
+        ARM.command.axes[0].model_copy(update={"unit": units[0]}),
+    )
+    spec = ARM.model_copy(update={"command": ARM.command.model_copy(update={"axes": axes})})
+    state = replace(moving(), joint_velocity=np.array([speeds[0], 9.0, speeds[1]]))
+    assert is_at_rest(spec, state, LINEAR_M_S, ANGULAR_RAD_S) is rests
 
 
 class Link:
@@ -66,7 +89,7 @@ class Link:
 def rests(link):
     backend = ActorBackend.__new__(ActorBackend)
     backend._link, backend._state, backend._goal = link, None, None
-    backend.spec = SimpleNamespace(command=SimpleNamespace(positions=False))
+    backend.spec = SPEC
     return backend.come_to_rest(LINEAR_M_S, ANGULAR_RAD_S, 1.0)
 
 
@@ -100,11 +123,41 @@ def test_the_actor_follows_the_filters_clock_in_small_steps(decided_ms, correcti
     assert phase_correction(deadline_ns, round(decided_ms * 1e6), PERIOD_NS) == round(correction_ms * 1e6)
 
 
-@pytest.mark.parametrize("robot", ["arm", "panda"])
-def test_a_robot_that_nobody_sees_standing_is_refused_at_once(robot, tmp_path, caplog):
-    arguments = ros_arguments({"robot": robot, "task": "joint_reach", "spool": str(tmp_path / "spool")})
-    with caplog.at_level(logging.ERROR):
-        assert main(["actor", *arguments]) == 2
-    (record,) = caplog.records
-    assert f"robot {robot} has no odometry" in record.message
-    assert not (tmp_path / "spool").exists()
+def stopping(spec, decision=None, heard=None):
+    """A backend of this robot in an episode, what it proposes, and all that it knows."""
+    proposed = []
+    backend = ActorBackend.__new__(ActorBackend)
+    backend.spec, backend._state, backend._goal, backend._closed = spec, moving(), np.zeros(2), False
+    backend._link = SimpleNamespace(
+        decision=decision,
+        assembler=SimpleNamespace(latest=lambda now_ns: heard),
+        has_goal=True,
+        alive=True,
+        propose=lambda command, goal, stamp_ns: proposed.append(command.tolist()),
+    )
+    return backend, proposed
+
+
+def test_a_base_is_stopped_by_no_speed_whatever_was_decided():
+    backend, proposed = stopping(SPEC)
+    assert backend.rest_command().tolist() == [0.0, 0.0]
+    backend.stop()
+    backend.stop()  # there is no episode any more
+    assert proposed == [[0.0, 0.0]]
+
+
+def test_an_arm_is_stopped_where_the_filter_sent_it_last():
+    held = SimpleNamespace(executed=np.array([0.1, 0.2, 0.3]))
+    measured = SimpleNamespace(state=replace(moving(), joint_position=np.array([0.5, 0.6, 0.7])), stale=())
+    backend, proposed = stopping(ARM, held, measured)
+    assert backend.rest_command().tolist() == [0.1, 0.2, 0.3]
+    backend.stop()
+    assert proposed == [[0.1, 0.2, 0.3]]
+    # It never sent it anywhere: where it is. Nobody knows where that is: nothing is proposed, and the filter holds.
+    backend, proposed = stopping(ARM, None, measured)
+    assert backend.rest_command().tolist() == [0.5, 0.6, 0.7]
+    backend, proposed = stopping(ARM)
+    with pytest.raises(BackendError, match="nobody said yet where the robot is"):
+        backend.rest_command()
+    backend.stop()
+    assert proposed == []

@@ -16,7 +16,10 @@ from joint_helpers import stamped  # noqa: E402
 from ros_helpers import start_filter, start_twin  # noqa: E402
 from spec_files import ARM_SLOW, write_spec  # noqa: E402
 
+from safe_rl_ros.data.spool import SpoolReader  # noqa: E402
+from safe_rl_ros.envs.observers import make_observer  # noqa: E402
 from safe_rl_ros.envs.robot_spec import load_robot_spec  # noqa: E402
+from safe_rl_ros.ros.actor_session import SupervisedActorSession  # noqa: E402
 from safe_rl_ros.ros.robot_backend import RosBackend  # noqa: E402
 from safe_rl_ros.ros.session import RosSession  # noqa: E402
 from safe_rl_ros.ros.supervisor import Supervisor  # noqa: E402
@@ -96,3 +99,23 @@ def test_training_in_real_time_takes_lists_of_positions(tmp_path: Path):
     (row,) = read_csv(directory / "metrics.csv")
     assert row["steps"] == 60
     assert np.isfinite(row["margin_min"])
+
+
+def test_an_actor_acts_on_the_arm_while_the_learner_learns(tmp_path: Path):
+    robot = write_spec(tmp_path / "spec", "arm", ARM_SLOW)
+    small = [f"robot={robot}", "training.total_steps=80", "training.steps_per_epoch=40", "name=acting"]
+    ros = ["ros.timing=realtime", "ros.acting=actor", "ros.step_timeout_s=2.0", "ros.nice=0"]
+    patient = ["filter.observation_timeout_s=1.0", "filter.proposal_timeout_s=1.0"]
+    config = compose(*small, *ros, *patient, "task.start_noise=0.3")
+    directory = prepare_directory(config, tmp_path, resume=False)
+    assert train(config, directory, SupervisedActorSession)["finished"]
+    observer = make_observer(load_robot_spec(robot), "joint_reach")
+    reader = SpoolReader(directory / "spool", observer.names, 3, load_robot_spec(robot).hash)
+    episodes = [reader.read(number) for number in range(reader.next_number())]
+    assert sum(len(episode) for episode in episodes) >= 80
+    assert {episode.notes.ending for episode in episodes} <= {"time_limit", "terminated", "shutdown"}
+    # Every episode begins where a reset put the arm, at rest, and the filter goes on from there.
+    assert np.ptp([episode.batch.obs[0, :3] for episode in episodes], axis=0).min() > 0.01
+    for episode in episodes:
+        assert np.abs(episode.batch.obs[0, 3:]).max() < 0.1
+        assert episode.answered.mean() > 0.5

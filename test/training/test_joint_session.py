@@ -88,10 +88,6 @@ def test_what_cannot_run_over_ros_says_why_and_auto_stays_in_this_process() -> N
     assert choose_backend(config, BackendName.auto) is BackendName.mujoco
     with pytest.raises(ConfigError, match=r"robot arm: ros.timing = 'lockstep' needs command\.stamped = true"):
         choose_backend(config, BackendName.ros)
-    acting = compose("csc", "ros.timing=realtime", "ros.acting=actor")
-    assert choose_backend(acting, BackendName.auto) is BackendName.mujoco
-    with pytest.raises(ConfigError, match=r"robot arm has no odometry, .*expected 'learner'"):
-        choose_backend(acting, BackendName.ros)
     assert choose_backend(compose("csc", "ros.timing=realtime"), BackendName.auto) is BackendName.ros
 
 
