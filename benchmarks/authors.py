@@ -15,7 +15,6 @@ in training; processor milliseconds of the learner per environment step, on one 
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -27,7 +26,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.common import finish, make_parser, progress, target
+from benchmarks.common import finish, interval, keep, make_parser, progress, target
 from benchmarks.learner import Authors, clock, timed
 from benchmarks.peer_runs import RunFigures, read_run
 from benchmarks.peer_trainer import EpisodeLog
@@ -38,7 +37,6 @@ from safe_rl_ros.functional.risk import empirical_cvar
 from safe_rl_ros.training.metrics import CVAR_ALPHA, CVAR_WINDOW
 from safe_rl_ros.training.run import prepare_directory, train
 from safe_rl_ros.training.session_config import SessionConfig, compose_session
-from safe_rl_ros.training.statistics import mean_interval
 from safe_rl_ros.training.sweep_config import as_overrides, load_sweep
 
 TASK, ALGORITHM = "point_goal", "offtrc"
@@ -134,17 +132,12 @@ def run_theirs(job: Job) -> tuple[RunFigures, float]:
 def run_job(job: Job) -> tuple[Job, dict[str, float]]:
     """Return a job's figures, which are kept in a file; a finished job is not run again."""
     torch.set_num_threads(1)
-    path = Path(job.folder) / f"{job.name}.json"
-    request = job.session().model_dump(mode="json")
-    if path.is_file() and (kept := json.loads(path.read_text(encoding="utf-8")))["request"] == request:
-        return job, kept["figures"]
-    run, learner_s = (run_ours if job.method == OURS else run_theirs)(job)
-    figures = run_figures(run, learner_s)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".part")
-    partial.write_text(json.dumps({"request": request, "figures": figures, "run": asdict(run)}), encoding="utf-8")
-    partial.replace(path)
-    return job, figures
+
+    def make() -> dict[str, Any]:
+        run, learner_s = (run_ours if job.method == OURS else run_theirs)(job)
+        return {"figures": run_figures(run, learner_s), "run": asdict(run)}
+
+    return job, keep(Path(job.folder) / f"{job.name}.json", job.session().model_dump(mode="json"), make)["figures"]
 
 
 def run_figures(run: RunFigures, learner_s: float) -> dict[str, float]:
@@ -160,20 +153,15 @@ def summarise(found: Sequence[tuple[Job, dict[str, float]]]) -> dict[str, Any]:
     for job, values in sorted(found, key=lambda pair: pair[0].seed):
         by_method.setdefault(job.method, {})[job.seed] = values
     figures = {
-        method: {"seeds": list(runs), **{key: _interval([run[key] for run in runs.values()]) for key in FIGURES}}
+        method: {"seeds": list(runs), **{key: interval([run[key] for run in runs.values()]) for key in FIGURES}}
         for method, runs in by_method.items()
     }
     both = sorted(set(by_method.get(OURS, {})) & set(by_method.get(THEIRS, {})))
     if both:
         ours, theirs = by_method[OURS], by_method[THEIRS]
-        pairs = {key: _interval([ours[seed][key] - theirs[seed][key] for seed in both]) for key in FIGURES}
+        pairs = {key: interval([ours[seed][key] - theirs[seed][key] for seed in both]) for key in FIGURES}
         figures["ours - authors"] = {"seeds": both, **pairs}
     return figures
-
-
-def _interval(values: Sequence[float]) -> dict[str, Any]:
-    mean, low, high = mean_interval(values)
-    return {"mean": mean, "ci95": [low, high], "per_seed": list(values)}
 
 
 def targets(figures: dict[str, Any]) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""What every benchmark shares: arguments, percentiles, targets, versions, and one JSON object at the end.
+"""What every benchmark shares: arguments, figures, finished parts, targets, versions, one JSON object at the end.
 
 The last line on standard output is ``{"name", "figures", "targets", "versions", "seeds", "quick"}``; progress goes to
 standard error. ``--save`` keeps it, indented, in ``benchmarks/results/NAME.json``.
@@ -62,6 +62,38 @@ def percentiles(
     values_at = np.percentile(data, points)
     figures = {f"p{point:g}": round(float(value), 3) for point, value in zip(points, values_at, strict=True)}
     return {**figures, "max": round(float(data.max()), 3), "count": int(data.size)}
+
+
+def interval(values: Sequence[float]) -> dict[str, Any]:
+    """Return the mean of a figure over seeds with its 95 % interval, and the seeds' own values."""
+    from safe_rl_ros.training.statistics import mean_interval  # here: scipy takes seconds, and few benchmarks need it
+
+    mean, low, high = mean_interval(values)
+    return {"mean": mean, "ci95": [low, high], "per_seed": list(values)}
+
+
+def kept(file: Path, request: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return what ``file`` holds if it was made by the same JSON-able request, None if not or if there is none."""
+    if not file.is_file():
+        return None
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return found if found.get("request") == json.loads(json.dumps(request)) else None
+
+
+def keep(file: Path, request: Mapping[str, Any], make: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what ``make`` returns, with the request: from ``file`` if the same one was answered there before.
+
+    It is the same, plain JSON, whether it was made or read. An interrupted run leaves no file, or the one before.
+    """
+    found = kept(file, request)
+    if found is None:
+        text = json.dumps({"request": request, **make()})
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial = file.with_name(f"{file.name}.partial")
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(file)
+        found = dict(json.loads(text))
+    return found
 
 
 def target(name: str, value: float, bound: float, relation: str = "<=") -> dict[str, Any]:

@@ -17,10 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import target
+from benchmarks.common import interval, target
 from benchmarks.online import run_command
 from safe_rl_ros.training.run_records import RunRecord
-from safe_rl_ros.training.statistics import mean_interval
 from safe_rl_ros.types import FloatArray
 
 SWEEPS = ("csc_traps", "csc_robots")
@@ -58,7 +57,7 @@ def summarise(runs: Sequence[RunRecord]) -> dict[str, Any]:
 
 def _task_entry(methods: dict[str, dict[int, dict[str, float]]]) -> dict[str, Any]:
     entry: dict[str, Any] = {
-        method: {"seeds": list(seeds), **{key: _interval([run[key] for run in seeds.values()]) for key in FIGURES}}
+        method: {"seeds": list(seeds), **{key: interval([run[key] for run in seeds.values()]) for key in FIGURES}}
         for method, seeds in methods.items()
     }
     both = sorted(set(methods.get(OURS, {})) & set(methods.get(BASE, {})))
@@ -77,12 +76,7 @@ def _ratio(methods: dict[str, dict[int, dict[str, float]]], seeds: Sequence[int]
     def ratio(one: FloatArray, other: FloatArray) -> FloatArray:
         return one / np.where(other > 0.0, other, np.nan)
 
-    return {"of_means": float(ratio(ours.mean(), base.mean())), "paired": _interval(ratio(ours, base).tolist())}
-
-
-def _interval(values: Sequence[float]) -> dict[str, Any]:
-    mean, low, high = mean_interval(values)
-    return {"mean": mean, "ci95": [low, high], "per_seed": list(values)}
+    return {"of_means": float(ratio(ours.mean(), base.mean())), "paired": interval(ratio(ours, base).tolist())}
 
 
 def targets(figures: dict[str, Any]) -> list[dict[str, Any]]:

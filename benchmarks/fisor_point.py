@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import finish, make_parser, progress, target
+from benchmarks.common import finish, keep, make_parser, progress, target
 from benchmarks.fisor_point_runs import (
     ANYWHERE,
     BC_SETTINGS,
@@ -101,16 +101,19 @@ def run_seed(seed: int, truth: FeasibleSet, sizes: dict[str, int], folder: Path,
     """Return a seed's figures: those of the same settings in ``folder``, else made now and kept there."""
     own = {**FISOR_SETTINGS, "actor_start": sizes["critic_steps"], "critic_steps": sizes["critic_steps"]}
     settings = {"sizes": sizes, "fisor": own, "bc": BC_SETTINGS, "sources": SOURCES}
-    kept = folder / f"seed_{seed}.json"
-    if kept.is_file() and (result := json.loads(kept.read_text(encoding="utf-8")))["settings"] == settings:
-        progress(f"seed {seed}: already there")
-        return dict(result)
+    return keep(folder / f"seed_{seed}.json", settings, lambda: _make_seed(seed, own, truth, sizes, folder, quick))
+
+
+def _make_seed(
+    seed: int, own: dict[str, Any], truth: FeasibleSet, sizes: dict[str, int], folder: Path, quick: bool
+) -> dict[str, Any]:
+    """Return a seed's figures, with FISOR's ``own`` settings; what is learned already is taken from ``folder``."""
     start, resumed, data = time.process_time(), any(folder.glob(f"seed_{seed}_*")), data_settings(sizes["episodes"])
     rows = collect(seed, folder, sizes["episodes"])
     fisor = learn(own, seed, rows, sizes["critic_steps"] + sizes["actor_steps"], folder, data)
     assert isinstance(fisor, FISOR)
     bc = learn(BC_SETTINGS, seed, rows, sizes["bc_steps"], folder, data)
-    result = {"settings": settings, "seed": seed, "rows": len(rows.reward)}
+    result: dict[str, Any] = {"seed": seed, "rows": len(rows.reward)}
     result["set"] = set_figures(fisor, truth, quick)
     policies: dict[str, Policy] = {"fisor": fisor.policy(), "bc": bc.policy()}
     for place, config in (("task", TASK), ("anywhere", ANYWHERE)):
@@ -119,7 +122,6 @@ def run_seed(seed: int, truth: FeasibleSet, sizes: dict[str, int], folder: Path,
         if place == "task":
             result[place]["best"] = drive(Best(truth), starts, None)
     result["cpu_s"] = None if resumed else time.process_time() - start
-    kept.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     progress(f"seed {seed}: {json.dumps(result['set']['grid'])} {json.dumps(result['task'])}")
     return result
 

@@ -9,7 +9,6 @@ Finished drives are kept in --runs and not run again.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import finish, make_parser, progress, target
+from benchmarks.common import finish, keep, make_parser, progress, target
 from safe_rl_ros.bags.base_model import CLEAR, TwinResponse
-from safe_rl_ros.bags.drive_log import Drive
+from safe_rl_ros.bags.drive_log import Drive, greatest
 from safe_rl_ros.bags.identification import DELAY, FITTED, TRIED, Identifier
 from safe_rl_ros.envs.randomisation import Randomisation, Spread
 from safe_rl_ros.envs.robot_spec import RobotSpec, load_robot_spec
@@ -74,8 +73,7 @@ def measure(robot: str, seed: int, seconds: float) -> dict[str, Any]:
     drive = make_drive(spec, parameters, seconds, seed)
     begun = time.perf_counter()
     response = TwinResponse(spec, [drive])
-    index = [spec.axis_index["linear_x"], spec.axis_index["angular_z"]]
-    found = Identifier(response, [drive], np.maximum(-spec.command_lower, spec.command_upper)[index]).run()
+    found = Identifier(response, [drive], greatest(spec)).run()
     response.close()
     return {
         "robot": robot,
@@ -86,6 +84,21 @@ def measure(robot: str, seed: int, seconds: float) -> dict[str, Any]:
         "after": found.error_after.tolist(),
         "wall_s": time.perf_counter() - begun,
     }
+
+
+def request_of(robot: str, seed: int, seconds: float) -> dict[str, Any]:
+    """Return what a drive's figures depend on, as JSON has it."""
+    twins, spec_hash = TWINS.model_dump(mode="json"), load_robot_spec(robot).hash
+    drive = {"robot": robot, "seed": seed, "seconds": seconds, "hold_s": HOLD_S}
+    return {**drive, "twins": twins, "spec_hash": spec_hash}
+
+
+def kept_measure(runs: Path | None, robot: str, seed: int, seconds: float) -> dict[str, Any]:
+    """Return one drive's truth and estimates, from ``runs`` if it was asked for there before."""
+    if runs is None:
+        return measure(robot, seed, seconds)
+    file = runs / f"{robot}_{seed}_{seconds:g}.json"
+    return keep(file, request_of(robot, seed, seconds), lambda: measure(robot, seed, seconds))
 
 
 def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -119,14 +132,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows: list[dict[str, Any]] = []
     for seed in range(drives):
         for robot in ROBOTS:
-            kept = None if options.runs is None else options.runs / f"{robot}_{seed}_{seconds:g}.json"
-            if kept is None or not kept.is_file():
-                row = measure(robot, seed, seconds)
-                if kept is not None:
-                    kept.parent.mkdir(parents=True, exist_ok=True)
-                    kept.write_text(json.dumps(row), encoding="utf-8")
-                progress(f"{robot} {seed}: {row['wall_s']:.1f} s")
-            rows.append(row if kept is None else json.loads(kept.read_text(encoding="utf-8")))
+            rows.append(kept_measure(options.runs, robot, seed, seconds))
+            progress(f"{robot} {seed}: {rows[-1]['wall_s']:.1f} s")
     figures = {robot: summarise([row for row in rows if row["robot"] == robot]) for robot in ROBOTS}
     rover = figures["rover"]
     targets = [

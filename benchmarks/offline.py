@@ -29,11 +29,10 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import RESULTS, finish, make_parser, progress, target
+from benchmarks.common import RESULTS, finish, interval, make_parser, progress, target
 from benchmarks.offline_cells import VARIANTS, Cell, run_cell, stored
 from benchmarks.offline_data import DATASETS, RECIPES, Plan, make_dataset, make_policy
 from safe_rl_ros.training.logged_data import content_hash
-from safe_rl_ros.training.statistics import mean_interval
 
 FIGURES = ("return_normalised", "cost_normalised", "return", "cost", "length", "learned", "true", "gap", "ms_per_step")
 OURS, SAFE_COST = "fisor", 1.0
@@ -89,9 +88,7 @@ def summarise(results: Sequence[tuple[Cell, Mapping[str, Any]]]) -> dict[str, di
             entry["diverged"] = sum(bool(figures["diverged"]) for figures in mine)
             for key in FIGURES:
                 if all(key in figures for figures in mine):
-                    values = [float(figures[key]) for figures in mine]
-                    mean, low, high = mean_interval(values)
-                    entry[key] = {"mean": mean, "ci95": [low, high], "per_seed": values}
+                    entry[key] = interval([float(figures[key]) for figures in mine])
             found[name][variant] = entry
     return found
 

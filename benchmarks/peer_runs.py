@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import peer_shim
+from benchmarks.common import keep, kept
 from safe_rl_ros.training.run import prepare_directory
 from safe_rl_ros.training.session_config import SessionConfig, compose_session
 
@@ -86,11 +87,8 @@ class Runner:
 
     def stored(self, job: Job) -> RunFigures | None:
         """Return the figures of a job that was run with the same settings, None if it was not."""
-        path = self.folder / f"{job.name}.json"
-        if not path.is_file():
-            return None
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        return RunFigures(**stored["figures"]) if stored["request"] == request_of(job) else None
+        found = kept(self._file(job), request_of(job))
+        return None if found is None else RunFigures(**found["figures"])
 
     def figures(self, job: Job) -> RunFigures:
         """Return the figures of a job, which is run unless it was.
@@ -98,16 +96,15 @@ class Runner:
         Raises:
             RunFailedError: the child failed.
         """
-        known = self.stored(job)
-        if known is not None:
-            return known
         self.folder.mkdir(parents=True, exist_ok=True)
-        found = self._train_peer(job) if job.peer else self._train_ours(job)
-        path = self.folder / f"{job.name}.json"
-        partial = path.with_suffix(".part")
-        partial.write_text(json.dumps({"request": request_of(job), "figures": asdict(found)}), encoding="utf-8")
-        partial.replace(path)
-        return found
+
+        def make() -> dict[str, Any]:
+            return {"figures": asdict(self._train_peer(job) if job.peer else self._train_ours(job))}
+
+        return RunFigures(**keep(self._file(job), request_of(job), make)["figures"])
+
+    def _file(self, job: Job) -> Path:
+        return self.folder / f"{job.name}.json"
 
     def close(self) -> None:
         """End the children that still run, and wait until they have ended."""

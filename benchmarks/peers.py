@@ -43,9 +43,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import finish, make_parser, progress, target
+from benchmarks.common import finish, interval, make_parser, progress, target
 from benchmarks.peer_runs import OURS, PEERS, Job, RunFailedError, RunFigures, Runner
-from safe_rl_ros.training.statistics import mean_interval
 from safe_rl_ros.training.sweep_config import as_overrides, load_sweep
 
 FINAL_SHARE = 0.1
@@ -94,8 +93,7 @@ def summarise(runs: Sequence[tuple[Job, RunFigures]]) -> dict[str, Any]:
         each = [final_figures(run) for _, run in mine]
         entry: dict[str, Any] = {"seeds": [job.seed for job, _ in mine], "steps": mine[0][1].steps}
         for key in FIGURES:
-            mean, low, high = mean_interval([values[key] for values in each])
-            entry[key] = {"mean": mean, "ci95": [low, high], "per_seed": [values[key] for values in each]}
+            entry[key] = interval([values[key] for values in each])
         entry["versions"] = mine[0][1].versions
         figures[label] = entry
     return figures

@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import sim_to_real_parts as parts
-from benchmarks.common import finish, make_parser, progress, target
+from benchmarks.common import finish, keep, make_parser, progress, target
 from benchmarks.standin_robots import Place
 from safe_rl_ros.data.trials import chance_of_as_low
 from safe_rl_ros.training.statistics import clopper_pearson, mean_interval
@@ -65,7 +65,7 @@ def measure_pair(runs: Path, size: Sizes, kind: str, seed: int, robot: int) -> l
     run = parts.train_kind(runs / "train", kind, seed, size.steps)
     trained = parts.read_bundle(run / "bundle")
     wanted = {"bundle": trained.hash, "failing": size.failing}
-    calibrated = parts.keep(run / "threshold.json", wanted, lambda: parts.calibrate_kind(run, size.failing))
+    calibrated = keep(run / "threshold.json", wanted, lambda: parts.calibrate_kind(run, size.failing))
     threshold = float(calibrated["threshold"])
     place, home = Place(robot, loop_delay_s=size.loop_delay_s), Place(robot, parts.TWINS[kind])
     where = runs / "pairs" / f"{kind}_{seed}_{robot}"
@@ -96,7 +96,7 @@ def measure_pair(runs: Path, size: Sizes, kind: str, seed: int, robot: int) -> l
             rows = parts.evaluate_place(at, bundle, judge if filtered else None, threshold, size.episodes)
             return {**rows, "learning": extra, "wall_s": time.perf_counter() - begun}
 
-        row = parts.keep(where / f"{label}.json", request, make)
+        row = keep(where / f"{label}.json", request, make)
         failures = sum(episode["failure"] for episode in row["episodes"])
         progress(f"{kind} {seed} robot {robot} {label}: {failures} failures, {row['wall_s']:.0f} s")
         found.append(row)
@@ -200,7 +200,7 @@ def measure_ros(runs: Path, size: Sizes, seed: int, robot: int, threshold: float
         file = write_session(parts.GOES_ON["csc"], directory, run, size.adapt, size.epoch, threshold)
         return run_session(file, directory, robot, size.ros_episodes)
 
-    return parts.keep(directory / "ros.json", request, make)
+    return keep(directory / "ros.json", request, make)
 
 
 def targets(figures: Row) -> list[Row]:

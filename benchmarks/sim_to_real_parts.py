@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,20 +27,6 @@ TWINS = {"randomised": "rover", "plain": "none"}
 """What a kind of policy was trained on, and its return is compared with."""
 MISS_RATE = 0.05
 GOES_ON = {"csc": "csc_standin.yaml", "offtrc": "offtrc_standin.yaml"}
-
-
-def keep(file: Path, request: dict[str, Any], make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Return what ``make`` returns, from ``file`` if the same request was answered there before."""
-    if file.is_file():
-        kept: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        if kept["request"] == request:
-            return kept
-    found = {"request": request, **make()}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".partial")
-    partial.write_text(json.dumps(found), encoding="utf-8")
-    partial.rename(file)
-    return found
 
 
 def rows(episodes: list[EpisodeStats]) -> list[dict[str, Any]]:

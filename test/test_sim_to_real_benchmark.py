@@ -1,8 +1,7 @@
-"""The benchmark from the twin to the robot: where episodes begin, what is kept, and the figures by hand."""
+"""The benchmark from the twin to the robot: where episodes begin, and the figures by hand."""
 
 from __future__ import annotations
 
-import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,7 +10,7 @@ import pytest
 pytest.importorskip("rclpy")
 
 from benchmarks import sim_to_real
-from benchmarks.sim_to_real_parts import keep, standin_config
+from benchmarks.sim_to_real_parts import standin_config
 from benchmarks.standin_robots import REST_STEPS, Place, Standing, worst_of
 from safe_rl_ros.envs.randomisation import load_randomisation
 from safe_rl_ros.envs.tasks.hazard_nav import load_hazard_nav
@@ -77,17 +76,6 @@ def test_a_place_is_one_arena_and_a_stand_in_one_robot(twin):
     finally:
         env.close()
     assert len(infos) == 2
-
-
-def test_a_part_is_run_once_for_one_request(tmp_path):
-    file, made = tmp_path / "a" / "part.json", []
-
-    def make():
-        made.append(1)
-        return {"n": len(made)}
-
-    assert [keep(file, {"x": x}, make)["n"] for x in (1, 1, 2, 2)] == [1, 1, 2, 2]
-    assert json.loads(file.read_text())["request"] == {"x": 2}
 
 
 def row(kind, case, returns, failures, robot=0, algorithm="", epochs=(), back_to=""):

@@ -13,6 +13,7 @@ from safe_rl_ros.bags.bag_topics import BagContract, Role
 from safe_rl_ros.bags.import_report import ImportReport
 from safe_rl_ros.bags.message_types import BagError, deserialise
 from safe_rl_ros.bags.reader import BagReader
+from safe_rl_ros.envs.robot_spec import RobotSpec
 from safe_rl_ros.messages.errors import MessageError
 from safe_rl_ros.messages.readers import StateReader
 from safe_rl_ros.messages.state_assembler import SENSOR_TYPES
@@ -130,13 +131,12 @@ class DriveReader:
             np.array(commands).reshape(len(times), spec.act_dim),
             np.asarray((np.array(piece.motion_ns, dtype=np.int64) - begin_ns) * 1e-9, dtype=np.float64),
             motion,
-            bool((np.abs(motion[0]) <= AT_REST * greatest(self._contract)).all()),
+            bool((np.abs(motion[0]) <= AT_REST * greatest(self._contract.spec)).all()),
         )
 
 
-def greatest(contract: BagContract) -> FloatArray:
-    """Return the greatest speed ahead and turn rate that the robot may be commanded, (2,)."""
-    spec = contract.spec
+def greatest(spec: RobotSpec) -> FloatArray:
+    """Return the greatest speed ahead and turn rate that a robot may be commanded, (2,)."""
     order = [spec.axis_index["linear_x"], spec.axis_index["angular_z"]]
     return np.maximum(np.abs(spec.command_lower), np.abs(spec.command_upper))[order]
 
@@ -177,7 +177,7 @@ def count_drive_messages(paths: Sequence[Path | str], contract: BagContract) -> 
 
 def _check(drives: list[Drive], contract: BagContract, where: str) -> None:
     """Refuse what nothing can be learned from."""
-    spec, most = contract.spec, greatest(contract)
+    spec, most = contract.spec, greatest(contract.spec)
     length_s = sum(drive.length_s for drive in drives)
     if length_s < LEAST_S:
         raise BagError(f"{where}: {length_s:.1f} s of unbroken odometry, expected at least {LEAST_S:g} s of driving")

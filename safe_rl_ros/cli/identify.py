@@ -48,7 +48,7 @@ def identify(
         fitting = bar.add_task("simulate", total=None, figures="drives")
         response = TwinResponse(agreed.spec, drives, lambda: bar.advance(fitting))
         try:
-            found = Identifier(response, drives, greatest(agreed)).run()
+            found = Identifier(response, drives, greatest(agreed.spec)).run()
         finally:
             response.close()
         simulated = bar.tasks[-1].completed

@@ -16,11 +16,14 @@ from safe_rl_ros.types import FloatArray, RobotState
 CONTRACT = "robot: rover\ntask: hazard_nav\nmargin: [{source: scan}]\n"
 
 
-def commands(spec: RobotSpec, seconds: float, seed: int, hold_s: float = 0.5) -> FloatArray:
-    """Return random commands (N, C), one per control period, each held for a while."""
+def commands(spec: RobotSpec, seconds: float, seed: int, hold_s: float = 0.5, full: bool = False) -> FloatArray:
+    """Return random commands (N, C), one per control period, each held for a while; ``full`` ones are the limits."""
     rng, count = np.random.default_rng(seed), round(seconds * spec.control_rate_hz)
     held = round(hold_s * spec.control_rate_hz)
     drawn = rng.uniform(spec.command_lower, spec.command_upper, (count // held + 1, spec.act_dim))
+    if full:
+        middle = 0.5 * (spec.command_lower + spec.command_upper)
+        drawn = np.where(drawn < middle, spec.command_lower, spec.command_upper)
     return np.repeat(drawn, held, axis=0)[:count]
 
 
@@ -32,14 +35,16 @@ def record_drive(
     seed: int = 0,
     late_ms: float = 0.0,
     scale: tuple[float, float] = (1.0, 1.0),
+    full: bool = False,
+    spec: RobotSpec = SPEC,
 ) -> Path:
     """Write a bag of the rover's commands and odometry: two drives, as of two resets.
 
     Messages arrive when their stamp says, a command 0 to ``late_ms`` later, as a recorder might hear it. ``scale`` is
-    of the commands.
+    of the commands, which are the limits alone where they are to be ``full``; ``spec`` is of a rover of another make.
     """
-    backend, rng = make_backend(SPEC, lambda _: CLEAR, lambda _: parameters), np.random.default_rng(seed)
-    stream, told = Stream(), commands(SPEC, seconds, seed) * np.array(scale)
+    backend, rng = make_backend(spec, lambda _: CLEAR, lambda _: parameters), np.random.default_rng(seed)
+    stream, told = Stream(), commands(spec, seconds, seed, full=full) * np.array(scale)
     for index, part in enumerate(np.array_split(told, 2)):
         state = backend.reset(seed + index)
         add_odometry(stream, state)

@@ -9,16 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from drive_helpers import CONTRACT, record_drive
+from spec_files import write_spec
 from typer.testing import CliRunner
 
 from safe_rl_ros.bags.bag_topics import load_contract
 from safe_rl_ros.bags.base_model import TwinResponse
 from safe_rl_ros.bags.drive_log import greatest, read_drives
-from safe_rl_ros.bags.identification import Identification, Identifier
+from safe_rl_ros.bags.identification import Estimate, Identification, Identifier
 from safe_rl_ros.bags.message_types import BagError
 from safe_rl_ros.cli.app import app
 from safe_rl_ros.envs.randomisation import load_randomisation
 from safe_rl_ros.envs.robot_env import make_robot_env
+from safe_rl_ros.envs.robot_spec import load_robot_spec
 from safe_rl_ros.envs.twin_parameters import TwinParameters
 from safe_rl_ros.types import ConfigError
 
@@ -34,6 +36,9 @@ KNOWN = TwinParameters(
 TRUE = {"delay_s": 0.13, "gain_linear": 0.93, "gain_angular": 1.06, "lag_s": 0.06}
 WITHIN = {"delay_s": 0.005, "gain_linear": 0.005, "gain_angular": 0.008, "lag_s": 0.006}
 """What docs/sim_to_real.md states for such bags."""
+QUIET = KNOWN.model_copy(update={"linear_velocity_std": 0.001, "angular_velocity_std": 0.002})
+SOFT = {"wheel_servo_nms: 10.0": "wheel_servo_nms: 1.0"}
+"""Wheels that give way to the body: its mass shows."""
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +64,27 @@ def identify(bag: Path, contract_file: Path) -> Identification:
     drives, _ = read_drives([bag], contract)
     response = TwinResponse(contract.spec, drives)
     try:
-        return Identifier(response, drives, greatest(contract)).run()
+        return Identifier(response, drives, greatest(contract.spec)).run()
     finally:
         response.close()
+
+
+def base_scaled(scale: float) -> dict[str, str]:
+    """Return what makes the base of the rover's URDF, and what is fixed to it, so many times as heavy."""
+    masses = {f'<mass value="{kg}"/>': f'<mass value="{kg * scale:.6f}"/>' for kg in (12.0, 0.1, 0.2)}
+    inertia = ("0.1157", "0.1960", "0.2725")
+    return masses | {f'"{value}"': f'"{float(value) * scale:.6f}"' for value in inertia}
+
+
+def floor(friction: float) -> dict[str, str]:
+    return {"wheel_friction: 1.2": f"wheel_friction: {friction:g}"}
+
+
+def identify_as(spec: dict[str, str], bag: Path, directory: Path) -> dict[str, Estimate]:
+    """Return what is found in a bag by a contract with the rover whose spec has some text replaced."""
+    robot, contract = write_spec(directory / "told", "rover", spec=spec), directory / "contract.yaml"
+    contract.write_text(CONTRACT.replace("robot: rover", f"robot: {robot}") + "clock: stamp\n")
+    return identify(bag, contract).estimates
 
 
 def test_known_parameters_are_recovered_within_the_stated_error(fitted: tuple[Path, str]):
@@ -77,6 +100,39 @@ def test_known_parameters_are_recovered_within_the_stated_error(fitted: tuple[Pa
     assert report["error_after"]["angular"] < 0.035
     assert report["fitted_s"] + report["held_out_s"] == pytest.approx(24.0)
     assert 0.15 < report["held_out_s"] / 24.0 < 0.3
+
+
+@pytest.mark.parametrize("mass", [0.7, 1.5])
+def test_a_base_lighter_or_heavier_than_the_urdfs_is_found_where_wheels_give_way(mass: float, tmp_path: Path):
+    true = load_robot_spec(write_spec(tmp_path / "true", "rover", spec=SOFT, urdf=base_scaled(mass)))
+    found = identify_as(SOFT, record_drive(tmp_path / "bag", QUIET, spec=true, seconds=24.0), tmp_path)
+    told = found["mass_scale"]
+    assert told.value == pytest.approx(mass, rel=0.1)
+    assert told.low <= mass <= told.high
+    assert not told.low <= 1.0 <= told.high
+    assert found["friction_scale"].value is None
+    assert found["lag_s"].value == pytest.approx(0.06, abs=WITHIN["lag_s"])  # a mass looks like some lag
+
+
+@pytest.mark.parametrize(("friction", "scale"), [(0.45, 0.7), (0.5, 0.6)], ids=["0.7", "0.6"])
+def test_a_floor_more_slippery_than_the_specs_is_found_where_wheels_slip(friction: float, scale: float, tmp_path: Path):
+    true = load_robot_spec(write_spec(tmp_path / "true", "rover", spec=floor(scale * friction)))
+    bag = record_drive(tmp_path / "bag", QUIET, spec=true, seconds=32.0, scale=(1.0, 0.0), full=True)
+    found = identify_as(floor(friction), bag, tmp_path)
+    told = found["friction_scale"]
+    assert told.value == pytest.approx(scale, rel=0.1)
+    assert told.low <= scale <= told.high < 1.0
+    assert found["mass_scale"].value is None
+
+
+def test_the_rover_hides_mass_and_friction_which_is_said_and_spoils_nothing_else(contract_file: Path, tmp_path: Path):
+    parameters = KNOWN.model_copy(update={"mass_scale": 1.5, "friction_scale": 0.7})
+    found = identify(record_drive(tmp_path / "bag", parameters, seconds=24.0), contract_file).estimates
+    for name in ("mass_scale", "friction_scale"):
+        assert (found[name].value, found[name].low, found[name].high) == (None, None, None)
+        assert "does not depend on it" in found[name].why_not
+    for name, true in TRUE.items():
+        assert found[name].value == pytest.approx(true, abs=WITHIN[name]), name
 
 
 def test_what_the_bag_does_not_tell_is_said_and_left_out(fitted: tuple[Path, str]):
@@ -106,7 +162,6 @@ def test_what_is_written_randomises_a_twin_around_the_fit(fitted: tuple[Path, st
 
 
 def test_a_known_observation_delay_is_taken_from_the_sum(fitted: tuple[Path, str], contract_file: Path, tmp_path: Path):
-    from safe_rl_ros.bags.identification import Estimate
     from safe_rl_ros.bags.identification_report import write_fitted
 
     report = json.loads(fitted[0].with_suffix(".json").read_text())

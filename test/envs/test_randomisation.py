@@ -10,8 +10,7 @@ import pytest
 
 from safe_rl_ros.config import build, dump_yaml, load_config
 from safe_rl_ros.envs.randomisation import Randomisation, Spread, as_record, load_randomisation, parameter_draw
-from safe_rl_ros.envs.robot_spec import load_robot_spec
-from safe_rl_ros.envs.tasks.hazard_nav import HazardNav, HazardNavConfig
+from safe_rl_ros.envs.robot_env import make_robot_env
 from safe_rl_ros.envs.twin_parameters import NEUTRAL, TwinParameters
 from safe_rl_ros.types import ConfigError
 
@@ -57,11 +56,39 @@ def test_a_key_more_changes_no_other_key():
     assert more.draw(3).friction_scale == 0.7
 
 
+@pytest.mark.parametrize(
+    ("seed", "mass", "friction", "lag"),
+    [
+        (0, 1.1326208987151982, 1.7975450655634735, 0.14943355870582714),
+        (5, 1.5475547051551708, 0.2696843322842186, 0.08426821879855845),
+        (2**40, 1.6548821917259628, 0.3215257142080375, 0.158126064534959),
+    ],
+    ids=["0", "5", "2**40"],
+)
+def test_the_draws_of_a_seed_stay_what_they_are(seed: int, mass: float, friction: float, lag: float):
+    """As they were when this was written: a recorded run can be made again."""
+    uniform = {"mass_scale": {"uniform": [0.5, 2.0]}, "lag_s": {"uniform": [0.0, 0.2]}}
+    found = made(**uniform, friction_scale={"log_uniform": [0.25, 4.0]}).draw(seed)
+    assert (found.mass_scale, found.friction_scale, found.lag_s) == pytest.approx((mass, friction, lag), rel=1e-12)
+
+
 def test_the_layout_of_a_seed_stays_what_it_is():
-    layout = HazardNav(HazardNavConfig(), load_robot_spec("rover").base_radius_m).layout
-    before = layout(5)
-    load_randomisation("rover").draw(5)
-    np.testing.assert_array_equal(layout(5).hazards, before.hazards)
+    """The same with and without randomisation, and as it was when this was written."""
+    layouts = []
+    for randomisation in (None, "rover"):
+        env = make_robot_env(randomisation=randomisation)
+        try:
+            drawn = env.reset(seed=5)[1].get("twin_parameters")
+            assert (drawn is not None) == (randomisation is not None)
+            layouts.append(env.unwrapped.backend.layout)
+        finally:
+            env.close()
+    for layout in layouts:
+        assert layout.start.tolist() == pytest.approx([1.3420128644796727, 1.3549394748405725, 0.0962933399642707])
+        assert layout.hazards[0].tolist() == pytest.approx([-0.942473927612177, -1.9627049095207119, 0.3])
+        assert layout.goals[1].tolist() == pytest.approx([1.7399722534221547, 1.6376600593070743])
+    for name in ("start", "hazards", "goals"):
+        np.testing.assert_array_equal(*(getattr(layout, name) for layout in layouts), err_msg=name)
 
 
 @pytest.mark.parametrize("name", ["rover", "jackal"])
