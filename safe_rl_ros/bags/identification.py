@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -50,6 +50,10 @@ LAGS_S = np.linspace(-0.04, 0.03, 8)
 RESOLUTION = {DELAY: 0.006, "gain_linear": 0.005, "gain_angular": 0.01, "lag_s": 0.01}
 RESOLUTION |= {"friction_scale": 0.15, "mass_scale": 0.25}
 """No interval is narrower than so much to either side (of the logarithm, where it is tried): the method's own error."""
+POOR, MOVED = 0.15, 0.05
+"""A fit that leaves more than this part of a motion on the held-out blocks misses something. An axis whose motion is
+below this part of its greatest command has none.
+"""
 Values = dict[str, float]
 NEUTRAL_VALUES: Values = {name: float(getattr(NEUTRAL, name, 0.0)) for name in (*FITTED, *TRIED)}
 """The twin as it is: there is no such parameter as the whole delay, which is 0."""
@@ -71,16 +75,22 @@ class Identification:
     """What was found. Errors are root mean squares over held-out blocks: speed (m/s) and turn rate (rad/s), (2,).
 
     ``error_before`` is that of the neutral twin. ``noise`` (2,) is the standard deviation of what is left on the blocks
-    that were fitted.
+    that were fitted. ``unexplained`` (2,) is ``error_after`` as a part of the motion, NaN of an axis that did not move.
     """
 
     estimates: dict[str, Estimate]
     error_before: FloatArray
     error_after: FloatArray
+    unexplained: FloatArray
     noise: FloatArray
     drives: int
     fitted_s: float
     held_out_s: float
+
+    @property
+    def poor(self) -> bool:
+        """Return True if the twin does not move as the robot did, whatever its parameters."""
+        return bool((self.unexplained > POOR).any())
 
 
 class Identifier:
@@ -257,15 +267,22 @@ class Identifier:
         after = samples.rows(self._motion(values), dt, values[DELAY]) - samples.motion
         fit, held = samples.fitted, ~samples.fitted
         total_s = sum(drive.length_s for drive in samples.drives)
-        return Identification(
+        error, motion = (np.sqrt((rows[held] ** 2).mean(axis=0)) for rows in (after, samples.motion))
+        found = Identification(
             estimates=estimates,
             error_before=np.sqrt((before[held] ** 2).mean(axis=0)),
-            error_after=np.sqrt((after[held] ** 2).mean(axis=0)),
+            error_after=error,
+            unexplained=error / np.where(motion > MOVED * self._greatest, motion, np.nan),
             noise=after[fit].std(axis=0),
             drives=len(samples.drives),
             fitted_s=total_s * float(fit.mean()),
             held_out_s=total_s * float(held.mean()),
         )
+        if not found.poor:
+            return found
+        part = f"the fit leaves {np.nanmax(found.unexplained):.0%} of the motion unexplained, too much to tell it"
+        untold = {name: Estimate(name, None, why_not=part) for name in TRIED if estimates[name].value is not None}
+        return replace(found, estimates=estimates | untold)
 
 
 def _pack(values: Values, names: Sequence[str]) -> FloatArray:

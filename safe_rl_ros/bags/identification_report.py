@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from safe_rl_ros.bags.bag_topics import BagContract
-from safe_rl_ros.bags.identification import DELAY, TRIED, Estimate, Identification
+from safe_rl_ros.bags.identification import DELAY, POOR, TRIED, Estimate, Identification
 from safe_rl_ros.bags.import_report import ImportReport
 from safe_rl_ros.envs.randomisation import load_randomisation
 from safe_rl_ros.envs.twin_parameters import TwinParameters
 from safe_rl_ros.types import ConfigError
 
 SUM = "actuation and observation delay together, jitter's mean included"
+POOR_FIT = (
+    f"the twin leaves more than {POOR:.0%} of the motion unexplained: it misses something (wheels that slip, a slope, "
+    "another drive, clocks that differ), and what it takes from that the intervals do not know of"
+)
 LEFT_OVER = "left over: noise of the odometry and whatever this twin cannot do"
 
 
@@ -33,6 +38,11 @@ def summarise(
         "parameters": {name: _as_json(estimate) for name, estimate in found.estimates.items()},
         "error_before": dict(zip(("linear", "angular"), found.error_before.tolist(), strict=True)),
         "error_after": dict(zip(("linear", "angular"), found.error_after.tolist(), strict=True)),
+        "unexplained": {
+            axis: None if math.isnan(part) else part
+            for axis, part in zip(("linear", "angular"), found.unexplained.tolist(), strict=True)
+        },
+        "poor_fit": POOR_FIT if found.poor else None,
         "left_over_std": dict(zip(("linear", "angular"), found.noise.tolist(), strict=True)),
         "unusable_messages": report.dropped,
         "problems": dict(report.problems),
@@ -65,6 +75,7 @@ def write_fitted(path: Path, found: Identification, summary: dict[str, Any], obs
             for axis, unit in (("linear", "m/s"), ("angular", "rad/s"))
         ),
     ]
+    lines += [f"# Poor: {POOR_FIT}."] if found.poor else []
     for name, estimate in found.estimates.items():
         if estimate.value is None or estimate.low is None or estimate.high is None:
             lines.append(f"# {name}: not identifiable from these bags: {estimate.why_not}")

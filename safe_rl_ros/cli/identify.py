@@ -78,6 +78,8 @@ def _show(summary: dict[str, Any]) -> None:
     for axis, unit in (("linear", "m/s"), ("angular", "rad/s")):
         before, after = summary["error_before"][axis], summary["error_after"][axis]
         console.print(f"{axis} velocity error, held out: {before:.4f} -> {after:.4f} {unit}")
+    if summary["poor_fit"]:
+        console.print(f"[bold yellow]poor fit:[/bold yellow] {summary['poor_fit']}", soft_wrap=True)
     if summary["unusable_messages"]:
         console.print(f"[yellow]{summary['unusable_messages']} messages could not be used[/yellow]")
         for text, count in summary["problems"].items():

@@ -99,6 +99,8 @@ def test_known_parameters_are_recovered_within_the_stated_error(fitted: tuple[Pa
     assert report["error_before"]["angular"] > 0.3
     assert report["error_after"]["angular"] < 0.035
     assert report["fitted_s"] + report["held_out_s"] == pytest.approx(24.0)
+    assert max(report["unexplained"].values()) < 0.03
+    assert report["poor_fit"] is None
     assert 0.15 < report["held_out_s"] / 24.0 < 0.3
 
 
@@ -135,6 +137,35 @@ def test_the_rover_hides_mass_and_friction_which_is_said_and_spoils_nothing_else
         assert found[name].value == pytest.approx(true, abs=WITHIN[name]), name
 
 
+def test_a_fit_that_leaves_much_of_the_motion_says_so_and_tells_no_mass_and_no_friction(tmp_path: Path):
+    # Wheels that slip all the time: the least difference is another motion, so that anything may look like a mass.
+    true = load_robot_spec(write_spec(tmp_path / "true", "rover", spec=floor(0.42)))
+    bag = record_drive(tmp_path / "bag", QUIET, spec=true, seconds=24.0, full=True)
+    robot, contract = write_spec(tmp_path / "told", "rover", spec=floor(0.3)), tmp_path / "contract.yaml"
+    contract.write_text(CONTRACT.replace("robot: rover", f"robot: {robot}") + "clock: stamp\n")
+    arguments = ["identify", str(bag), "--contract", str(contract), "--output", str(tmp_path / "fitted.yaml")]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    report = json.loads((tmp_path / "fitted.json").read_text())
+    assert report["unexplained"]["angular"] > 0.3
+    for told in (result.output, report["poor_fit"], (tmp_path / "fitted.yaml").read_text()):
+        assert "leaves more than 15% of the motion unexplained" in " ".join(told.split())
+    assert {report["parameters"][name]["value"] for name in ("mass_scale", "friction_scale")} == {None}
+
+
+def fit(unexplained: tuple[float, float]) -> Identification:
+    return Identification({}, np.ones(2), np.ones(2), np.array(unexplained), np.ones(2), 1, 10.0, 3.0)
+
+
+def test_a_fit_is_poor_by_either_axis_that_moved():
+    assert [fit(parts).poor for parts in ((0.14, 0.15), (0.16, 0.0), (0.0, 0.16), (np.nan, 0.1))] == [
+        False,
+        True,
+        True,
+        False,
+    ]
+
+
 def test_what_the_bag_does_not_tell_is_said_and_left_out(fitted: tuple[Path, str]):
     output, printed = fitted
     report, text = json.loads(output.with_suffix(".json").read_text()), output.read_text()
@@ -166,7 +197,7 @@ def test_a_known_observation_delay_is_taken_from_the_sum(fitted: tuple[Path, str
 
     report = json.loads(fitted[0].with_suffix(".json").read_text())
     estimates = {"delay_s": Estimate("delay_s", 0.13, 0.12, 0.14)}
-    found = Identification(estimates, np.ones(2), np.ones(2), np.full(2, 0.01), 1, 10.0, 3.0)
+    found = Identification(estimates, np.ones(2), np.ones(2), np.full(2, 0.1), np.full(2, 0.01), 1, 10.0, 3.0)
     write_fitted(tmp_path / "split.yaml", found, report, 0.05)
     given = load_randomisation(tmp_path / "split.yaml")
     assert given.observation_delay_s == 0.05
