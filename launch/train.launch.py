@@ -53,7 +53,8 @@ def _nodes(context: LaunchContext) -> list[Node]:
     describe = NodeKeywords(value["namespace"], value["log_level"], value["use_sim_time"], value["params_file"])
     learning = {"config": value["config"], "timing": timing, "acting": value["acting"]}
     learning |= {"robot_kind": value["robot"], "runs": value["runs"]}
-    nodes = [LifecycleNode(**describe.safety_filter(session, timing, value["autostart"]))]
+    of_twin = {"follow_resets": value["robot"] == "twin"}
+    nodes = [LifecycleNode(**describe.safety_filter(session, timing, value["autostart"], **of_twin))]
     if value["record"] == "true":
         nodes.insert(0, Node(**describe.recorder(value["contract"], session.robot, value["bags"])))
     if value["robot"] == "twin":

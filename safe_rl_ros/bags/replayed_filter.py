@@ -14,7 +14,7 @@ from safe_rl_ros.envs.observers import StateObserver
 from safe_rl_ros.envs.robot_spec import RobotSpec
 from safe_rl_ros.messages.filter_inputs import FilterInputs, InputSet
 from safe_rl_ros.messages.limits import command_limits
-from safe_rl_ros.messages.resuming import Resumption
+from safe_rl_ros.messages.resets import JOINTS, ResetWatch
 from safe_rl_ros.safety.action_filter import ActionFilter, Observation, SafetyModel
 from safe_rl_ros.safety.contracts import FilterConfig
 from safe_rl_ros.types import ConfigError, FilterDecision, FloatArray, Reason, StopCause, StopPersistsError
@@ -88,7 +88,8 @@ class ReplayedFilter:
             max_candidates=config.max_samples,
             needs_goal=observer.needs_goal,
         )
-        self._resumption = Resumption(spec, self.inputs, lockstep=timing == "lockstep")
+        follows = timing == "lockstep" and self.filter.limits.positions  # in real time resets are recorded
+        self._resets = ResetWatch(spec, lockstep=True) if follows else None
         self._take: dict[Kind, Callable[..., None]] = {
             "goal": self.inputs.on_goal,
             "proposal": self.inputs.on_proposal,
@@ -128,7 +129,7 @@ class ReplayedFilter:
             start = self._spec.measured_command(assembled.state)
         try:
             self.filter.activate(start)
-            self._resumption.begin()
+            self._see_joints()
         except ConfigError as error:
             if not self.problems:
                 self.problems.append(f"not armed at first: {error}")
@@ -154,6 +155,8 @@ class ReplayedFilter:
         if self._timing == "realtime":
             self.tick(decision.tick_ns)  # the stamps in hand are no part of a record: the filter must see them itself
         self.filter.restore(decision)
+        if self._resets is not None:
+            self._resets.see(decision.tick_ns)
         if self._timing == "lockstep" or self.inputs.newest(decision.tick_ns).proposal is None:
             self.inputs.restore(decision)
 
@@ -172,7 +175,7 @@ class ReplayedFilter:
         elif event.kind == "activated":
             self.inputs.forget_proposal()
             self.filter.activate(None if event.start is None else np.array(event.start))
-            self._resumption.begin()
+            self._see_joints()
         elif event.kind == "deactivated":
             self.filter.deactivate()
         elif event.kind == "latched":
@@ -184,6 +187,11 @@ class ReplayedFilter:
         else:
             self.filter.set_model(self._model if event.bundle else None)
 
+    def _see_joints(self) -> None:
+        """Lock-step: the filter is armed at the newest joint_states."""
+        if self._resets is not None:
+            self._resets.see(self.inputs.assembler.stamp_of(JOINTS))
+
     def _on_input(self) -> None:
         if self._timing == "lockstep" and self.filter.active:
             complete = self.inputs.take_complete()
@@ -191,10 +199,11 @@ class ReplayedFilter:
                 self._on_decision(self._decide(complete))
 
     def _decide(self, inputs: InputSet) -> FilterDecision:
-        try:
-            inputs = self._resumption.check(self.filter, inputs)
-        except ConfigError:  # a node sends a stop
-            return self.filter.decide(inputs.now_ns, None, None)
+        if self._resets is not None and inputs.state is not None:
+            try:
+                self._resets.follow(self.filter, inputs.state, self.inputs.assembler.stamp_of(JOINTS))
+            except ConfigError:  # a node sends a stop
+                return self.filter.decide(inputs.now_ns, None, None)
         observation = None
         if inputs.state is not None and (inputs.goal is not None or not self._observer.needs_goal):
             values = self._observer.observe(inputs.state, inputs.goal)

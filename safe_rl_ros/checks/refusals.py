@@ -50,7 +50,8 @@ def _order_unknown(observed: Observed, spec: RobotSpec) -> list[str]:
     Position commands without names hold all joints but one where they are. In another order than the controller's they
     do not, unless all joints stand at the same number but for the tiny motion. A velocity of another joint is no jump.
     """
-    told = any(JOINTS in controller.parameters for controller in observed.controllers)
+    silent = [controller.node for controller in observed.controllers if JOINTS not in controller.parameters]
+    told = bool(observed.controllers) and not silent
     if told or spec.command.interface != "joint_group" or not spec.command.positions or spec.act_dim < 2:
         return []
     places = _places(observed.sensors["joint_states"].samples, spec)
@@ -58,10 +59,11 @@ def _order_unknown(observed: Observed, spec: RobotSpec) -> list[str]:
     if np.ptp(places) <= allowed:  # NaN is not
         return []
     shown = ", ".join(f"{axis.name} {place:.3g}" for axis, place in zip(spec.command.axes, places, strict=True))
+    who = f"{', '.join(silent)} does not tell" if silent else "no controller tells"
     return [
-        "the controller does not tell the order of its joints, and in another than that of command.axes the first "
-        f"command is a jump ({shown}): compare the two by hand and give --order-checked, or bring all joints to one "
-        f"number within {allowed:.2g}"
+        f"{who} the order of its joints, and in another than that of command.axes the first command is a jump"
+        f" ({shown}): compare the two by hand and give --order-checked, or bring all joints to one number within"
+        f" {allowed:.2g}"
     ]
 
 

@@ -81,7 +81,11 @@ def choose_backend(config: Any, backend: BackendName, robot: BackendName = Backe
         config.require_ros()
     if backend is not BackendName.auto:
         return backend
-    return BackendName.mujoco if not config.over_ros else robot
+    if config.over_ros:
+        return robot
+    if not config.simulated:
+        logging.getLogger(__name__).info("in this process: %s", config.why_not_over_ros)
+    return BackendName.mujoco
 
 
 def session_factory(backend: BackendName) -> Any:

@@ -69,7 +69,8 @@ def check_robot(
         console.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
         raise typer.Exit(NOT_RUN) from error
     if json_file is not None:
-        content = {"robot": robot, "namespace": namespace, "seconds": seconds, **report.to_json()}
+        content = {"robot": robot, "namespace": namespace, "seconds": seconds, "order_checked": order_checked}
+        content |= report.to_json()
         json_file.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     console.print(report.last_line, style="green" if report.ready else "bold red")
     if not report.ready:

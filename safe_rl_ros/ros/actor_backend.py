@@ -90,7 +90,7 @@ class ActorBackend(RosBackend):
         return result
 
     def rest_command(self) -> FloatArray:
-        """Return the command (C,) that stops the robot now; of positions where the filter sent it last, else it is.
+        """Return the command (C,) that stops the robot now; of positions where the filter just sent it, else it is.
 
         Raises:
             BackendError: commands are positions, and neither is known.
@@ -99,9 +99,10 @@ class ActorBackend(RosBackend):
         if rest is not None:
             return rest
         assembled = self._link.assembler.latest(time.monotonic_ns())
-        if assembled is None:
-            raise BackendError("commands are positions, and nobody said yet where the robot is")
-        return self.spec.measured_command(assembled.state)
+        place = None if assembled is None or assembled.stale else self.spec.measured_command(assembled.state)
+        if place is None or not np.isfinite(place).all():
+            raise BackendError("commands are positions, and nobody says where the robot is")
+        return place
 
     def drive(self, command: FloatArray) -> None:
         """Propose a command (C,) outside of an episode, through the filter, and let a control period pass."""

@@ -16,7 +16,7 @@ from std_msgs.msg import Float64MultiArray
 from safe_rl_ros.envs.observation import StateObserver
 from safe_rl_ros.envs.robot_spec import RobotSpec
 from safe_rl_ros.messages.filter_inputs import FilterInputs, InputSet
-from safe_rl_ros.messages.resuming import Resumption
+from safe_rl_ros.messages.resets import JOINTS, ResetWatch
 from safe_rl_ros.ros import qos
 from safe_rl_ros.ros.conversions import make_command_codec
 from safe_rl_ros.ros.decision_codec import DecisionCodec
@@ -45,6 +45,8 @@ class LoopParts:
     recorder: NodeRecorder
     status: FilterStatus
     observer: StateObserver
+    follow_resets: bool = False
+    """In real time, too, a jump of the states' stamps is a twin's reset."""
 
 
 class FilterLoop:
@@ -90,7 +92,9 @@ class FilterLoop:
             max_candidates=max_candidates,
             needs_goal=parts.observer.needs_goal,
         )
-        self._resumption = Resumption(spec, self.inputs, lockstep=self._lockstep)
+        self._resets: ResetWatch | None = None
+        if parts.action_filter.limits.positions and (self._lockstep or parts.follow_resets):
+            self._resets = ResetWatch(spec, lockstep=self._lockstep)
         topic = spec.command.topic
         self.command_topic = node.create_publisher(
             self.commands.message_type,
@@ -105,7 +109,8 @@ class FilterLoop:
     def arm(self) -> None:
         """Begin to decide; what was proposed before is forgotten."""
         self.inputs.forget_proposal()
-        self._resumption.begin()
+        if self._resets is not None:
+            self._resets.see(self.inputs.assembler.stamp_of(JOINTS))
         self.armed = True
         if self.ticker is not None:
             self.ticker.restart()
@@ -141,6 +146,8 @@ class FilterLoop:
         if self.armed:
             # Before the time of the decision is read: a replay applies what happened in the order of time.
             self._parts.operator.check_heartbeat(armed=True)
+            if self._resets is not None:
+                self._try_to_follow_reset()
             self._decide(self.inputs.newest())
             if self.ticker is not None and self.ticker.ticks % COLLECT_INTERVAL_TICKS == 0:
                 gc.collect()
@@ -183,7 +190,8 @@ class FilterLoop:
     def _decide(self, inputs: InputSet) -> None:
         parts = self._parts
         try:
-            inputs = self._resumption.check(parts.action_filter, inputs)
+            if self._lockstep:
+                self._follow_reset(inputs)
             observation = self._observe(inputs)
             decision = self._send(parts.action_filter.decide(inputs.now_ns, inputs.proposal, observation))
             if observation is not None and parts.swap.watch(observation.values, decision.executed):
@@ -206,6 +214,27 @@ class FilterLoop:
         self._parts.status.last_problem = f"held up for {late_ns * 1e-6:.0f} ms between time and command, stop sent"
         self._node.get_logger().warning(self._parts.status.last_problem, throttle_duration_sec=1.0)
         return self._parts.action_filter.decide(now_ns, None, None)
+
+    def _follow_reset(self, inputs: InputSet) -> None:
+        """Go on from where a twin's reset put the joints. Raises ConfigError: where no command may send them.
+
+        In real time it is recorded: a replay cannot know that these are a twin's. In lock-step it follows from stamps.
+        """
+        if self._resets is None or inputs.state is None:
+            return
+        action_filter = self._parts.action_filter
+        start = self._resets.follow(action_filter, inputs.state, self.inputs.assembler.stamp_of(JOINTS))
+        if start is not None and not self._lockstep:
+            self.inputs.forget_proposal()
+            self._parts.recorder.event("activated", action_filter, start=start)
+
+    def _try_to_follow_reset(self) -> None:
+        """As :meth:`_follow_reset`, in real time; where it cannot, nothing old is carried out."""
+        try:
+            self._follow_reset(self.inputs.newest())
+        except ConfigError as error:
+            self.inputs.forget_proposal()
+            self._node.get_logger().error(f"after a reset: {error}", throttle_duration_sec=1.0)
 
     def _observe(self, inputs: InputSet) -> Observation | None:
         observer = self._parts.observer

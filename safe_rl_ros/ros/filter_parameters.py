@@ -47,6 +47,11 @@ NODE_PARAMETERS = (
     NodeParameter("executor", "single", "rclpy executor of this process.", choices=EXECUTORS),
     NodeParameter("autostart", False, "Configure and activate at start, where no lifecycle manager does it."),
     NodeParameter(
+        "follow_resets",
+        False,
+        "Of twins, not on hardware: after a reset, commands that are positions go on from where the joints are.",
+    ),
+    NodeParameter(
         "proposal_type",
         "command",
         "Message type of the policy's proposals. command: the type that the robot takes.",

@@ -31,6 +31,8 @@ from safe_rl_ros.types import BackendError, BundleError, FilterDecision, FloatAr
 
 MAX_SEED = 2**63 - 1
 START_POLL_S = 0.5
+RECENT_PERIODS = 5
+"""Real time: a decision that is older says nothing of where an arm is being sent."""
 
 
 class RosBackend:
@@ -287,10 +289,12 @@ class RosBackend:
             link.propose(rest, self._goal, state.stamp_ns)
 
     def _rest(self) -> FloatArray | None:
-        """Return the command (C,) that stops the robot: of positions the one that the filter sent last, if it did."""
+        """Return the command (C,) that stops the robot: of positions what the filter sent just now, if it did."""
         if not self.spec.command.positions:
             return self.spec.command_stop
-        return None if self._link.decision is None else self._link.decision.executed
+        decision, age_ns = self._link.decision, time.monotonic_ns() - self._link.decision_arrival_ns
+        recent = self.timing == "lockstep" or age_ns <= RECENT_PERIODS * self.spec.period_ns
+        return decision.executed if decision is not None and recent else None
 
     def close(self) -> None:
         """Stop and release node and context. Idempotent."""

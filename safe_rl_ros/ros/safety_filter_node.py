@@ -112,7 +112,8 @@ class SafetyFilterNode(RobustLifecycleNode):
         self._resources.callback(self._recorder.close)
         self._resources.callback(self._swap.close)  # goes first: it may still have something to record
         self._recorder.event("configured", self._filter)
-        parts = LoopParts(self._filter, self._operator, self._swap, self._recorder, self._status, self._observer)
+        beside = (self._operator, self._swap, self._recorder, self._status, self._observer)
+        parts = LoopParts(self._filter, *beside, follow_resets=bool(fixed["follow_resets"]))
         show = self._show_state
         self._loop = FilterLoop(self, spec, self._timing, parts, watch, show, proposal_type, MAX_CANDIDATES)
         self._others = OtherPublishers(self, self._loop.command_topic)

@@ -65,7 +65,8 @@ def start_robot(supervisor: Supervisor, config: SessionConfig, directory: Path) 
         twin["randomisation"] = str(directory / "log" / "randomisation.yaml")
         Path(twin["randomisation"]).write_text(dump_yaml(config.randomisation), encoding="utf-8")
     supervisor.start("twin", "safe_rl_ros.ros.twin_node", ros_arguments(twin))
-    arguments = ros_arguments({**common, "autostart": True, **parameters_of(config.filter)})
+    of_filter = {"autostart": True, "follow_resets": True, **parameters_of(config.filter)}
+    arguments = ros_arguments({**common, **of_filter})
     supervisor.start("safety_filter", "safe_rl_ros.ros.safety_filter_node", arguments)
 
 

@@ -358,6 +358,7 @@ class ActionFilter:
             executed = np.clip(executed, self.limits.lower, self.limits.upper)
         self._shaper.commit(executed, now)
 
+
 def _unchanged(verdict: Reason, draft: Draft) -> tuple[FloatArray, Reason]:
     """Return what mode ``shadow`` sends for a good proposal, and why."""
     draft.risk_executed = NAN if draft.shaped else draft.risk_proposed

@@ -117,9 +117,7 @@ class CriticVeto:
         row, reason, draft.risk_executed = fall_back(self._config.fallback_mode, chosen, last_risk, draft)
         return inputs.command if row is None else pool.commands[row].copy(), reason
 
-    def _choose(
-        self, obs: Float32Array, model: SafetyModel, pool: Pool, threshold: float
-    ) -> tuple[Selection, float]:
+    def _choose(self, obs: Float32Array, model: SafetyModel, pool: Pool, threshold: float) -> tuple[Selection, float]:
         """Return the choice among the candidates and the risk of the last resort, NaN if there is none."""
         if len(pool.commands) == 0:
             return Selection(-1, NAN, acceptable=False, evaluated=0), NAN

@@ -31,7 +31,7 @@ from safe_rl_ros.types import BackendError, EpisodeStats, Reason, TransitionBatc
 logger = logging.getLogger(__name__)
 NEXT = "next_episode"
 DISK_POLLS = 50
-"""Polls, one after the other, in which the disk may fail to answer before it is believed: about 5 s."""
+"""Polls, one after the other, in which the disk may fail to answer, or look empty, before it is believed: 5 s."""
 T = TypeVar("T")
 
 
@@ -135,19 +135,25 @@ class Gatherer:
                 then nothing has been taken.
 
         Raises:
-            BackendError: the spool counts from a lower number than the next one here: it is not the one it was.
-            SpoolDiskError: the spool cannot be listed, :data:`DISK_POLLS` times in a row.
+            BackendError: the spool counts from a lower number than the next one here, :data:`DISK_POLLS` times in a
+                row: it is not the one it was.
+            SpoolDiskError: the spool cannot be listed or an episode read, :data:`DISK_POLLS` times in a row.
         """
-        number, epoch = self.next_number, _Epoch()
+        number, epoch, behind = self.next_number, _Epoch(), 0
         while epoch.steps < steps:
             found = _ask(partial(self._reader.first_from, number), turn)
             turn(found is None)
             if found is None:
-                self._check_numbering(number, turn)
+                there = _ask(self._reader.next_number, turn)
+                behind = behind + 1 if there < number else 0
+                if behind == DISK_POLLS:
+                    raise BackendError(self._replaced(there, number))
                 continue
-            number = found + 1
+            number, behind = found + 1, 0
             try:
                 episode = _ask(partial(self._reader.read, found), turn)
+            except SpoolDiskError:
+                raise  # it may be whole: nothing is skipped
             except SpoolError as error:
                 logger.error("episode left out: %s", error)
                 epoch.counts["actor/refused_episodes"] += 1
@@ -157,16 +163,14 @@ class Gatherer:
         self.next_number = number
         return epoch.rollout()
 
-    def _check_numbering(self, number: int, turn: Callable[[bool], None]) -> None:
-        """Raise BackendError where episode ``number`` would be waited for in a spool that is behind it."""
-        there = _ask(self._reader.next_number, turn)
-        if there < number:
-            place = self._reader.directory
-            raise BackendError(
-                f"spool {place}: its next episode is {there}, and the learner's is {number}: it was emptied or"
-                f" replaced. Put the episodes back; or stop the actor, write {number} into {place / NEXT_FILE} and"
-                " start both again (episodes with lower numbers are then not learned from); or begin another run"
-            )
+    def _replaced(self, there: int, number: int) -> str:
+        """Return what to do about a spool that counts from a lower number than the learner's."""
+        place = self._reader.directory
+        return (
+            f"spool {place}: its next episode is {there}, and the learner's is {number}: it is not there, was emptied"
+            f" or replaced. Put the episodes back; or stop the actor, write {number} into {place / NEXT_FILE} and"
+            " start both again (episodes with lower numbers are then not learned from); or begin another run"
+        )
 
     def state(self) -> dict[str, np.ndarray[Any, Any]]:
         """Return what a checkpoint keeps."""

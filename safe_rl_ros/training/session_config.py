@@ -143,12 +143,8 @@ class SessionConfig(GrownModel):
 
     @property
     def over_ros(self) -> bool:
-        """True if the session can run over ROS, as it is."""
-        try:
-            self.require_ros()
-        except ConfigError:
-            return False
-        return True
+        """True if the session can run over ROS, as it is. Raises :class:`ConfigError` if its robot cannot be read."""
+        return not self.why_not_over_ros
 
     def require_ros(self) -> None:
         """Check that the session can run over ROS.
@@ -156,15 +152,22 @@ class SessionConfig(GrownModel):
         Raises:
             ConfigError: the task is simulated, or commands have no stamps, which lock-step needs.
         """
+        if why_not := self.why_not_over_ros:
+            raise ConfigError(why_not)
+
+    @property
+    def why_not_over_ros(self) -> str:
+        """Return why the session cannot run over ROS, empty if it can."""
         if self.simulated:
-            raise ConfigError(f"task {self.task.name!r} is simulated and has no robot: it cannot run over ROS")
+            return f"task {self.task.name!r} is simulated and has no robot: it cannot run over ROS"
         spec = self.robot_spec
         if self.ros.timing == "lockstep" and not spec.command.stamped:
-            raise ConfigError(
+            return (
                 f"robot {spec.name}: ros.timing = 'lockstep' needs command.stamped = true, which it is not"
                 " (a joint_group has no stamps, a joint_trajectory may): train with ros.timing=realtime, or in this"
                 " process with --backend mujoco"
             )
+        return ""
 
     @property
     def robot_task(self) -> RobotTaskConfig:

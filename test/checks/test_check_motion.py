@@ -157,6 +157,20 @@ def test_positions_without_names_are_not_sent_to_joints_of_an_unknown_order():
     assert len(refused_arm(SPREAD, interface_name="position")) == 1
 
 
+def test_everybody_who_listens_has_to_tell_the_order():
+    hand = ControllerRecord("/hand", {"joints": list(ARM.joints), "interface_name": "position"})
+    observed = rover(
+        sensors={"joint_states": topic("/joint_states", "", held(ARM, SPREAD))},
+        command=TopicRecord(ARM.command.topic),
+        controllers=(hand, ControllerRecord("/driver", {})),
+    )
+    (why,) = refusals(Report(()), observed, ARM)
+    assert why.startswith("/driver does not tell the order of its joints")
+    assert refusals(Report(()), replace(observed, controllers=(hand,)), ARM) == []
+    (why,) = refusals(Report(()), replace(observed, controllers=()), ARM)
+    assert why.startswith("no controller tells the order of its joints")
+
+
 def test_a_joint_whose_place_is_not_known_counts_as_one_that_would_jump():
     observed = rover(
         sensors={"joint_states": topic("/joint_states", "", held(ARM, [0.4, np.nan, 0.4]))},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -123,13 +124,15 @@ def test_the_actor_follows_the_filters_clock_in_small_steps(decided_ms, correcti
     assert phase_correction(deadline_ns, round(decided_ms * 1e6), PERIOD_NS) == round(correction_ms * 1e6)
 
 
-def stopping(spec, decision=None, heard=None):
+def stopping(spec, decision=None, heard=None, old_s=0.0):
     """A backend of this robot in an episode, what it proposes, and all that it knows."""
     proposed = []
     backend = ActorBackend.__new__(ActorBackend)
     backend.spec, backend._state, backend._goal, backend._closed = spec, moving(), np.zeros(2), False
+    backend.timing = "realtime"
     backend._link = SimpleNamespace(
         decision=decision,
+        decision_arrival_ns=time.monotonic_ns() - round(old_s * 1e9),
         assembler=SimpleNamespace(latest=lambda now_ns: heard),
         has_goal=True,
         alive=True,
@@ -153,11 +156,24 @@ def test_an_arm_is_stopped_where_the_filter_sent_it_last():
     assert backend.rest_command().tolist() == [0.1, 0.2, 0.3]
     backend.stop()
     assert proposed == [[0.1, 0.2, 0.3]]
+    # That was a while ago: where it is.
+    backend, proposed = stopping(ARM, held, measured, old_s=1.0)
+    assert backend.rest_command().tolist() == [0.5, 0.6, 0.7]
+    backend.stop()
+    assert proposed == []
     # It never sent it anywhere: where it is. Nobody knows where that is: nothing is proposed, and the filter holds.
     backend, proposed = stopping(ARM, None, measured)
     assert backend.rest_command().tolist() == [0.5, 0.6, 0.7]
     backend, proposed = stopping(ARM)
-    with pytest.raises(BackendError, match="nobody said yet where the robot is"):
+    with pytest.raises(BackendError, match="nobody says where the robot is"):
         backend.rest_command()
     backend.stop()
     assert proposed == []
+
+
+@pytest.mark.parametrize(("places", "stale"), [([0.5, 0.6, 0.7], ("joint_states",)), ([0.5, np.nan, 0.7], ())])
+def test_an_arm_is_not_stopped_where_it_may_not_be_any_more(places, stale):
+    measured = SimpleNamespace(state=replace(moving(), joint_position=np.array(places)), stale=stale)
+    backend, _ = stopping(ARM, None, measured)
+    with pytest.raises(BackendError, match="nobody says where the robot is"):
+        backend.rest_command()

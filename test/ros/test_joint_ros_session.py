@@ -10,7 +10,7 @@ import torch
 
 pytest.importorskip("rclpy")
 pytest.importorskip("pybullet")
-pytestmark = [pytest.mark.ros, pytest.mark.patient]
+pytestmark = pytest.mark.ros
 
 from joint_helpers import stamped  # noqa: E402
 from ros_helpers import start_filter, start_twin  # noqa: E402
@@ -42,6 +42,7 @@ def compose(*changes: str) -> SessionConfig:
     return compose_session("joint_reach", "csc", [*SMALL, SHORT, *changes])
 
 
+@pytest.mark.patient
 def test_in_lock_step_it_equals_training_in_process(tmp_path: Path):
     # Every episode starts elsewhere, and the filter of positions has to go on from there: 6 resets.
     config = compose(f"robot={stamped(tmp_path, 'arm')}", "name=arm", "task.start_noise=0.3")
@@ -71,7 +72,7 @@ def test_in_real_time_the_filter_goes_on_from_where_a_reset_put_the_arm(tmp_path
     away = np.array([0.6, 0.3, 0.9])
     with Supervisor(ros_domain_id, tmp_path) as processes:
         start_twin(processes, "realtime", **values)
-        start_filter(processes, "realtime", critic="off", **values, **slack)
+        start_filter(processes, "realtime", critic="off", follow_resets=True, **values, **slack)
         with RosBackend(spec, timing="realtime", domain_id=ros_domain_id) as backend:
             backend.wait_ready(processes.check)
             start = backend.reset(1).joint_position

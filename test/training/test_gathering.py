@@ -151,26 +151,15 @@ def test_a_disk_that_does_not_answer_for_a_while_costs_no_episode(tmp_path, monk
     assert caplog.text == ""
 
 
-def test_an_episode_that_the_disk_never_gives_is_left_out_with_one_error_and_stays(tmp_path, monkeypatch, caplog):
+@pytest.mark.parametrize("method", ["read", "first_from", "waiting"])
+def test_what_the_disk_never_gives_ends_the_epoch_and_nothing_is_taken_or_skipped(tmp_path, monkeypatch, method):
     spool(tmp_path, make_episode(0, 2), make_episode(1, 3))
-    failing(monkeypatch, "read", DISK_POLLS)
-    waited = []
-    with caplog.at_level(logging.ERROR):
-        rollout = gather(tmp_path).collect("A", 3, polls(waited))
-    assert len(rollout.batch) == 3
-    assert rollout.counts["actor/refused_episodes"] == 1
-    [record] = caplog.records
-    assert f"episode_00000000.npz cannot be read: Input/output error ({DISK_POLLS} times in a row)" in record.message
-    assert (tmp_path / "episode_00000000.npz").is_file()
-
-
-def test_a_spool_that_cannot_be_listed_ends_the_epoch_and_nothing_is_taken(tmp_path, monkeypatch):
-    spool(tmp_path, make_episode(0, 2))
-    failing(monkeypatch, "waiting", DISK_POLLS)
+    failing(monkeypatch, method, DISK_POLLS)
     gatherer = gather(tmp_path)
-    with pytest.raises(SpoolDiskError, match="times in a row"):
-        gatherer.collect("A", 2, polls([]))
+    with pytest.raises(SpoolDiskError, match=rf"Input/output error \({DISK_POLLS} times in a row\)"):
+        gatherer.collect("A", 5, polls([]))
     assert gatherer.next_number == 0
+    assert len(gatherer.collect("A", 5, never).batch) == 5  # and now it does
 
 
 def test_an_emptied_spool_goes_on_with_the_next_number(tmp_path):
