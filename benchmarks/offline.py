@@ -5,7 +5,8 @@ medium and safe episodes: ``config/collect/offline_*.yaml``, made here once, wit
 :mod:`benchmarks.offline_data`). ``safety_critic`` is left out: its policy is a clone of the data.
 
 Every algorithm takes the same number of gradient steps, with networks and minibatches of one size (BEAR and BRAC warm
-up for a fifth of the steps), rewards on one scale, slow copies that follow at a rate for so few steps, else the
+up for a fifth of the steps; FISOR's critics rest after half of them where its settings have them rest), rewards on one
+scale, slow copies that follow at a rate for so few steps, else the
 settings of ``config/algorithms`` for the task. The policy's mean is then tried in 20 episodes. Normalised return is
 (R - R_min) / (R_max - R_min) of the data set's episodes, normalised cost C / 10, safe is below 1 (arXiv:2306.09303).
 The value gap is what the critics say at the first observations of 20 episodes less the discounted return of the

@@ -39,6 +39,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """What is compared: name -> algorithm and what is changed."""
 WARM_START_SHARE = 0.2
+CRITICS_SHARE = 0.5
+"""Of the steps, where an algorithm's settings have the critics learn first and rest then (FISOR's do)."""
 TARGET_CHANGES = 400.0
 """Share of a critic mixed into its slow copy per step, times steps. A value is learned but for exp(-(1 - gamma) this),
 2 % at gamma .99; with the common share of .005, 10,000 steps would leave 60 % of it, which would look conservative.
@@ -99,6 +101,8 @@ def settings(cell: Cell, info: DatasetInfo) -> dict[str, Any]:
         common["reward_scale"] = info.max_episode_steps / (info.return_bounds[1] - info.return_bounds[0])
     fields = OFFLINE_ALGORITHMS[algorithm][0].model_fields
     common |= {name: [cell.hidden, cell.hidden] for name in fields if name.endswith("hidden")}
+    if shipped.get("critic_steps") is not None:
+        common |= dict.fromkeys(("critic_steps", "actor_start"), round(CRITICS_SHARE * cell.steps))
     return {**shipped, **{name: value for name, value in common.items() if name in fields}, **changes}
 
 
