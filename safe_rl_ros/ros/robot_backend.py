@@ -289,11 +289,14 @@ class RosBackend:
             link.propose(rest, self._goal, state.stamp_ns)
 
     def _rest(self) -> FloatArray | None:
-        """Return the command (C,) that stops the robot: of positions what the filter sent just now, if it did."""
+        """Return the command (C,) that stops the robot: of positions what the filter sent just now, if it did.
+
+        None where there is none, and in lock-step, where time stands still and the twin stays.
+        """
         if not self.spec.command.positions:
             return self.spec.command_stop
         decision, age_ns = self._link.decision, time.monotonic_ns() - self._link.decision_arrival_ns
-        recent = self.timing == "lockstep" or age_ns <= RECENT_PERIODS * self.spec.period_ns
+        recent = self.timing == "realtime" and age_ns <= RECENT_PERIODS * self.spec.period_ns
         return decision.executed if decision is not None and recent else None
 
     def close(self) -> None:

@@ -161,6 +161,11 @@ def test_an_arm_is_stopped_where_the_filter_sent_it_last():
     assert backend.rest_command().tolist() == [0.5, 0.6, 0.7]
     backend.stop()
     assert proposed == []
+    # In lock-step time stands still, and a proposal would be a step of the twin.
+    backend, proposed = stopping(ARM, held, measured)
+    backend.timing = "lockstep"
+    backend.stop()
+    assert proposed == []
     # It never sent it anywhere: where it is. Nobody knows where that is: nothing is proposed, and the filter holds.
     backend, proposed = stopping(ARM, None, measured)
     assert backend.rest_command().tolist() == [0.5, 0.6, 0.7]

@@ -26,6 +26,8 @@ SMALL = {
     "brac": (),
 }
 OTHER_KINDS = {"fisor": "diffusion", "bcq": "perturbed_vae", "bcq_lag": "perturbed_vae", "qt_opt": "cem"}
+MEASURED_STEPS = {"fisor": 17_000}
+"""Of the settings that benchmarks.fisor_point measured on this task."""
 
 
 @pytest.fixture(params=OFFLINE_ALGORITHMS)
@@ -62,7 +64,7 @@ def test_the_shipped_settings_compose(name: str, data: Path) -> None:
     config = compose_session("point_robot", name, [f"data.path={data}"])
     assert config.algorithm.name == name
     assert is_offline(config.algorithm)
-    assert config.training.total_steps >= 100_000
+    assert config.training.total_steps >= MEASURED_STEPS.get(name, 100_000)
     assert load_settings(name).filter == {"critic": "off"}
 
 
