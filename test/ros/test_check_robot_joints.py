@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("rclpy")
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.patient]
 
 from robot_stand_in import ROVER, ArmStandIn, StandIn, stand_in  # noqa: E402
 from ros_helpers import make_state, start_filter  # noqa: E402

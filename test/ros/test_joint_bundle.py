@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("rclpy")
 pytest.importorskip("pybullet")
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.patient]
 
 from joint_helpers import controller  # noqa: E402
 from ros_helpers import start_filter, start_twin  # noqa: E402

@@ -91,6 +91,7 @@ def test_in_real_time_the_filter_goes_on_from_where_a_reset_put_the_arm(tmp_path
     assert (np.abs(np.diff(executed, axis=0)) <= most + 1e-9).all()
 
 
+@pytest.mark.patient
 def test_training_in_real_time_takes_lists_of_positions(tmp_path: Path):
     small = [f"robot={write_spec(tmp_path / 'spec', 'arm', ARM_SLOW)}", "training.total_steps=60", "name=slow"]
     small += ["training.steps_per_epoch=60", "ros.timing=realtime", "ros.step_timeout_s=2.0"]

@@ -78,6 +78,7 @@ def warm_up(env):
     time.sleep(3.5)
 
 
+@pytest.mark.patient
 def test_recorded_session_becomes_what_the_live_environment_said(tmp_path, ros_domain_id):
     digest = write_bundle(tmp_path / "bundle", threshold=0.5)
     with Supervisor(ros_domain_id, tmp_path / "log") as processes:
@@ -114,6 +115,7 @@ def test_recorded_session_becomes_what_the_live_environment_said(tmp_path, ros_d
     assert sum(topic["damaged"] + topic["unfit"] for topic in report["topics"].values()) == 0
 
 
+@pytest.mark.patient
 def test_a_recorder_that_is_held_up_misses_nothing_of_a_session_in_lockstep(tmp_path, ros_domain_id):
     """Its process stands still for half a second and 30 steps, while the session goes on at full speed."""
     with Supervisor(ros_domain_id, tmp_path / "log") as processes:
