@@ -236,9 +236,8 @@ def describe(spec: RobotSpec) -> str:
     """Return what the motions will be, for the person who is asked."""
     if spec.command.positions:
         return ", ".join(
-            f"{axis.name} by {min(SHARE * axis.rate * SECONDS, SHARE * (axis.upper - axis.lower)):.3g} {axis.unit} "
-            "and back"
-            for axis in spec.command.axes
+            f"{axis.name} by {tiny(spec, index):.3g} {axis.unit} and back"
+            for index, axis in enumerate(spec.command.axes)
         )
     plans = [plan_axis(spec, index, None) for index in range(spec.act_dim)]
     each = ", ".join(

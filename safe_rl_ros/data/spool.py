@@ -132,12 +132,12 @@ def _numbers(directory: Path) -> list[int]:
 
 def _next_number(directory: Path) -> int:
     """Return the number to go on with: behind the newest episode, and never back where episodes were deleted."""
-    path, text = directory / NEXT, b"0"
+    path = directory / NEXT
     try:
         with path.open("rb") as file:
             text = file.read(MAX_NEXT_BYTES)
-    except FileNotFoundError:
-        pass
+    except FileNotFoundError:  # of a spool from before it was kept: its episodes alone count
+        text = b"0"
     except OSError as error:
         raise SpoolDiskError(f"{path} cannot be read: {error}") from error
     if not text.strip().isdigit():

@@ -30,6 +30,8 @@ from safe_rl_ros.ros import diagnostics, qos
 from safe_rl_ros.ros.conversions import GoalCodec, StateWriter, make_command_codec
 from safe_rl_ros.ros.decision_codec import DecisionCodec
 from safe_rl_ros.ros.supervisor import Supervisor, ros_arguments
+from safe_rl_ros.training.checkpoint import latest_checkpoint, load_checkpoint
+from safe_rl_ros.training.metrics import read_csv
 from safe_rl_ros.types import FilterDecision, RobotState
 
 SPEC = load_robot_spec("rover")
@@ -222,3 +224,12 @@ def start_filter(supervisor: Supervisor, timing: str = "lockstep", namespace: st
     values = {"robot": "rover", "task": "hazard_nav", "timing": timing, "executor": "events", "autostart": True}
     arguments = ros_arguments({**values, **parameters}, namespace=namespace)
     return supervisor.start("filter", "safe_rl_ros.ros.safety_filter_node", arguments)
+
+
+def outcome_of(run: Path) -> tuple[dict[str, Any], list[dict[str, float]]]:
+    """Return what a run learned, by name, and of its epochs the figures that do not depend on the time it took."""
+    path = latest_checkpoint(run / "checkpoints")
+    assert path is not None, run
+    columns = ("return_mean", "failures", "veto_rate", "margin_min")
+    rows = [{name: row[name] for name in columns} for row in read_csv(run / "metrics.csv")]
+    return load_checkpoint(path).algorithm, rows
