@@ -13,6 +13,7 @@ from safe_rl_ros.envs.tasks.robot_tasks import (
     ROBOT_TASKS,
     UNNAMED,
     RobotTaskConfig,
+    only_observes,
     read_robot_task,
     task_observer,
 )
@@ -32,7 +33,7 @@ def load_observed_task(task: str | Path, overrides: Sequence[str] = ()) -> Robot
         ConfigError: the file is missing or wrong, or the task is a simulated one.
     """
     data, path = read_robot_task(task, overrides)
-    if "name" not in data and isinstance(data.get("observation"), str):
+    if only_observes(data):
         return build(JointHoldConfig, data, str(path))
     return build(ROBOT_TASKS[data.get("name", UNNAMED)], data, str(path))
 

@@ -95,6 +95,8 @@ def test_the_policy_sees_joints_by_whatever_name_the_task_is_found():
         make_observer(ARM, "hazard_nav")
     with pytest.raises(ConfigError, match="task 'point_goal' is not a robot's"):
         read_robot_task("point_goal")
+    with pytest.raises(ConfigError, match=r"joint_hold.yaml: no reward and no cost, only an observation \('joints'\)"):
+        make_robot_env(task="joint_hold")
     with pytest.raises(ConfigError, match="nothing of the twin of the joints of arm is random"):
         make_robot_env(task="joint_reach", randomisation="rover")
 

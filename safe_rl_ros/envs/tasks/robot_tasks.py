@@ -5,7 +5,7 @@ One table: a task's configuration, which robot it has if nobody says, what it ma
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -99,7 +99,21 @@ def read_robot_task(task: str | Path, overrides: Sequence[str] = ()) -> tuple[di
     return data, path
 
 
+def only_observes(data: Mapping[str, Any]) -> bool:
+    """Return whether these are the values of a :class:`JointHoldConfig`: no name, and a word says what is observed."""
+    return "name" not in data and isinstance(data.get("observation"), str)
+
+
 def load_robot_task(task: str | Path, overrides: Sequence[str] = ()) -> RobotTaskConfig:
-    """Read a robot's task with reward and cost. Raises :class:`ConfigError` as :func:`read_robot_task` does."""
+    """Read a robot's task with reward and cost.
+
+    Raises:
+        ConfigError: as :func:`read_robot_task` does; or there is nothing to earn in it.
+    """
     data, path = read_robot_task(task, overrides)
+    if only_observes(data):
+        raise ConfigError(
+            f"{path}: no reward and no cost, only an observation ({data['observation']!r}): "
+            f"nothing to train on; expected one of {sorted(ROBOT_TASKS)}"
+        )
     return build(ROBOT_TASKS[data.get("name", UNNAMED)], data, str(path))
