@@ -1,10 +1,12 @@
 """Make a data set: policies act in a task, without a veto, and whole episodes are stored.
 
 Each source has its own streams of layouts and of noise, so that its episodes do not depend on what comes before it.
+An episode of a randomised twin notes its seed and ``twin_parameters`` (JSON), from which it can be run again.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace as replaced
 from pathlib import Path
@@ -147,6 +149,9 @@ def run_source(env: CollectionEnv, actor: Actor, source: SourceConfig, seed: int
             episode = recorder.finish(
                 int(i), info["next_obs"][i], bool(terminated[i]), known=actor.known, label=source.name
             )
+            if "twin_parameters" in info:
+                drawn = {"seed": info["seed"][i], "twin_parameters": json.dumps(info["twin_parameters"][i])}
+                episode = replaced(episode, notes={**episode.notes, **drawn})
             if left[i]:
                 left[i] -= 1
                 yield episode

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator, model_validator
 
 from safe_rl_ros.config import StrictModel, apply_overrides, build, read_yaml
+from safe_rl_ros.envs.randomisation import Randomisation, load_randomisation
 from safe_rl_ros.envs.tasks.robot_tasks import RobotTaskConfig
 from safe_rl_ros.resources import find_resource
 from safe_rl_ros.training.session_config import TASK_NAMES, TaskConfig, read_task
@@ -58,6 +59,10 @@ class CollectionConfig(StrictModel):
     name: str = Field(pattern=DATASET_NAME, description="Name of the data set.")
     task: TaskConfig = Field(description="The task: inline, or the name of a file in config/tasks.")
     robot: str | None = Field(None, description="Robot spec, a file or a name in config/robots: by default the task's.")
+    randomisation: Randomisation | None = Field(
+        None,
+        description="Domain randomisation of the robot's twin: inline, a file, or a name in config/randomisation.",
+    )
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of layouts and of everything random in the policies.")
     num_envs: int = Field(16, ge=1, description="Copies of a simulated task that are stepped together.")
     cost_limit: float = Field(10.0, ge=0.0, description="Limit on the cost of an episode, noted in the data set.")
@@ -68,10 +73,19 @@ class CollectionConfig(StrictModel):
     def _task_from_file(cls, value: Any) -> Any:
         return read_task(value)[0] if isinstance(value, str) else value
 
+    @field_validator("randomisation", mode="before")
+    @classmethod
+    def _randomisation_from_file(cls, value: Any) -> Any:
+        return load_randomisation(value) if isinstance(value, str) else value
+
     @model_validator(mode="after")
     def _check_robot(self) -> CollectionConfig:
-        if self.robot is not None and not isinstance(self.task, RobotTaskConfig):
+        if isinstance(self.task, RobotTaskConfig):
+            return self
+        if self.robot is not None:
             raise ValueError(f"robot is {self.robot!r}, but task {self.task.name!r} is simulated and has no robot")
+        if self.randomisation is not None:
+            raise ValueError(f"randomisation is given, but task {self.task.name!r} has no robot whose twin it changes")
         return self
 
     @field_validator("sources")

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from safe_rl_ros.envs.randomisation import Randomisation
 from safe_rl_ros.envs.tasks.robot_tasks import DEFAULT_ROBOTS, RobotTaskConfig
 from safe_rl_ros.envs.vector import make_vector_env
 from safe_rl_ros.resources import find_resource
@@ -35,16 +36,17 @@ class CollectionEnv(VectorSteps, Protocol):
 class RobotRow:
     """The in-process twin of a robot as a vector environment of one copy; a new episode begins where one ended.
 
-    Nothing filters its commands, they are only clipped to the robot's limits.
+    Nothing filters its commands, they are only clipped to the robot's limits. Where the twin is randomised, ``info`` of
+    a step has ``seed`` and ``twin_parameters`` of the episode that the step belongs to, (1,) each.
     """
 
     num_envs = 1
 
-    def __init__(self, robot: str, task: RobotTaskConfig) -> None:
-        """Build the twin. Raises ConfigError if the robot's spec is missing or wrong."""
+    def __init__(self, robot: str, task: RobotTaskConfig, randomisation: Randomisation | None = None) -> None:
+        """Build the twin. Raises ConfigError if the robot's spec is missing or wrong, or its twin is never random."""
         from safe_rl_ros.envs.robot_env import make_robot_env
 
-        self._env = make_robot_env(robot, task)
+        self._env = make_robot_env(robot, task, randomisation=randomisation)
         spec = self._env.robot_spec
         self.obs_names: tuple[str, ...] = tuple(self._env.observer.names)
         self.single_action_space = self._env.action_space
@@ -53,12 +55,16 @@ class RobotRow:
         self.control_rate_hz = float(spec.control_rate_hz)
         self.max_episode_steps = int(self._env.max_episode_steps)
         self._seeds = np.random.default_rng()
+        self._drawn: dict[str, list[Any]] = {}
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Float32Array, Any]:
         """Begin an episode; ``seed`` decides this one and the ones after it."""
         if seed is not None:
             self._seeds = np.random.default_rng(seed)
-        obs, info = self._env.reset(seed=int(self._seeds.integers(2**31)))
+        own = int(self._seeds.integers(2**31))
+        obs, info = self._env.reset(seed=own)
+        if "twin_parameters" in info:
+            self._drawn = {"seed": [own], "twin_parameters": [info["twin_parameters"]]}
         return obs[None], info
 
     def step(self, actions: FloatArray) -> tuple[Float32Array, FloatArray, Any, Any, dict[str, Any]]:
@@ -66,7 +72,7 @@ class RobotRow:
         obs, reward, terminated, truncated, info = self._env.step(np.asarray(actions[0], dtype=np.float32))
         names = ("cost", "margin", "action_executed")
         rows: dict[str, Any] = {name: np.asarray(info[name])[None] for name in names}
-        rows["next_obs"] = obs[None].copy()
+        rows |= {"next_obs": obs[None].copy(), **self._drawn}
         if terminated or truncated:
             obs = self.reset()[0][0]
         return obs[None], np.asarray([float(reward)]), np.asarray([terminated]), np.asarray([truncated]), rows
@@ -83,8 +89,7 @@ def make_collection_env(config: CollectionConfig) -> CollectionEnv:
         ConfigError: the robot is unknown or wrong, or the task cannot be made.
     """
     if isinstance(config.task, RobotTaskConfig):
-        return RobotRow(
-            str(find_resource(config.robot or DEFAULT_ROBOTS[config.task.name], "config/robots")), config.task
-        )
+        robot = find_resource(config.robot or DEFAULT_ROBOTS[config.task.name], "config/robots")
+        return RobotRow(str(robot), config.task, config.randomisation)
     busy = max(source.episodes for source in config.sources)  # more copies than that would run for nothing
     return make_vector_env(config.task, min(config.num_envs, busy))

@@ -1,6 +1,7 @@
 """Data sets made by policies: what is stored is what happened, noise is as configured, seeds repeat."""
 
 import itertools
+import json
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from vector_fakes import LENGTHS, ScriptedTwin
 from safe_rl_ros.bundle import save_bundle
 from safe_rl_ros.data.containers import load_dataset
 from safe_rl_ros.data.episodes import to_batch
+from safe_rl_ros.envs.robot_env import make_robot_env
+from safe_rl_ros.envs.twin_parameters import TwinParameters
 from safe_rl_ros.envs.vector import load_simulated_task, make_vector_env
 from safe_rl_ros.inference import GaussianPolicy
 from safe_rl_ros.training.collection import Actor, collect_dataset, run_source
@@ -206,6 +209,24 @@ def test_on_the_twin_of_a_robot(tmp_path):
         assert not np.array_equal(episode.obs[-1], episode.obs[0])
 
 
+def test_an_episode_of_a_randomised_twin_can_be_run_again_from_its_notes(tmp_path):
+    changes = ["task.max_episode_steps=20", "randomisation=rover"]
+    collect_dataset(load_collection(None, changes, "hazard_nav", ["random=3"]), tmp_path / "d")
+    plain = load_collection(None, changes[:1], "hazard_nav", ["random=3"])
+    collect_dataset(plain, tmp_path / "plain")
+    episodes = list(load_dataset(tmp_path / "d")[1])
+    drawn = [json.loads(episode.notes["twin_parameters"]) for episode in episodes]
+    assert len({each["mass_scale"] for each in drawn}) == 3
+    for episode, parameters in zip(episodes, drawn, strict=True):
+        env = make_robot_env("rover", "hazard_nav", randomisation=TwinParameters(**parameters))
+        obs = [env.reset(seed=episode.notes["seed"])[0], *(env.step(action)[0] for action in episode.action)]
+        env.close()
+        np.testing.assert_array_equal(np.stack(obs), episode.obs)
+    neutral = list(load_dataset(tmp_path / "plain")[1])
+    assert not any({"seed", "twin_parameters"} & set(episode.notes) for episode in neutral)
+    assert any(not np.array_equal(one.obs[:5], other.obs[:5]) for one, other in zip(episodes, neutral, strict=True))
+
+
 @pytest.mark.parametrize(
     ("overrides", "sources", "message"),
     [
@@ -215,6 +236,7 @@ def test_on_the_twin_of_a_robot(tmp_path):
         ([], ["random=1", "random=2"], r"\['random'\] more than once"),
         ([], ["nowhere=1"], "neither 'random' nor the directory"),
         (["robot=rover.yaml"], ["random=1"], "is simulated and has no robot"),
+        (["randomisation=rover"], ["random=1"], "'point_goal' has no robot whose twin it changes"),
         (["name=a/b"], ["random=1"], "name = 'a/b'"),
         (["colour=red"], ["random=1"], "unknown key"),
     ],
