@@ -97,6 +97,7 @@ def wait(condition, timeout_s=30.0):
     assert condition()
 
 
+@pytest.mark.patient
 def test_a_learner_that_is_killed_loses_no_episode_and_the_robot_goes_on(tmp_path, ros_domain_id):
     config = load_session_config(write_session(tmp_path, epochs=3))
     run = tmp_path / "run"
@@ -132,6 +133,7 @@ def test_a_learner_that_is_killed_loses_no_episode_and_the_robot_goes_on(tmp_pat
     assert all(row["steps_per_s"] > 0 for row in rows)
 
 
+@pytest.mark.patient
 def test_ros_session_starts_and_ends_the_actor_too_and_randomises_its_twin(tmp_path):
     config = load_session_config(write_session(tmp_path, epochs=2), ["randomisation=rover"])
     directory = prepare_directory(config, tmp_path / "runs", resume=False)

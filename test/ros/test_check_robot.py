@@ -127,6 +127,7 @@ def test_a_joint_that_is_sent_to_positions_is_measured_and_comes_back(ros_domain
     assert commands[-1] == pytest.approx(0.3)
 
 
+@pytest.mark.patient
 def test_the_twin_passes_and_answers_a_tiny_motion(tmp_path, ros_domain_id):
     with Supervisor(ros_domain_id, tmp_path) as processes:
         start_twin(processes, "realtime", "twin_only")
@@ -144,6 +145,7 @@ def test_the_twin_passes_and_answers_a_tiny_motion(tmp_path, ros_domain_id):
     assert motion["linear_x: velocity in the base frame"]["outcome"] == "pass"
 
 
+@pytest.mark.patient
 def test_with_the_filter_motions_go_through_it_and_the_emergency_stop_stops(tmp_path, ros_domain_id):
     digest = write_bundle(tmp_path / "bundle")
     with Supervisor(ros_domain_id, tmp_path) as processes:
@@ -186,6 +188,7 @@ def test_nobody_who_agrees_means_no_motion(tmp_path, ros_domain_id):
     assert result.returncode == 0
 
 
+@pytest.mark.patient
 def test_a_robot_that_does_not_answer_fails_and_its_other_axis_is_left_alone(tmp_path, ros_domain_id):
     with stand_in(namespace="stuck") as robot:
         result, checks = command(tmp_path, "--namespace", "stuck", "--seconds", "1", "--move", answer="y\n")
@@ -198,6 +201,7 @@ def test_a_robot_that_does_not_answer_fails_and_its_other_axis_is_left_alone(tmp
     assert (commands[-3:] == 0.0).all()
 
 
+@pytest.mark.patient
 def test_the_emergency_stop_is_pressed_by_the_topic_where_no_service_answers(tmp_path, ros_domain_id, monkeypatch):
     monkeypatch.setattr(Client, "service_is_ready", lambda self: False)
     with Supervisor(ros_domain_id, tmp_path / "log") as processes:
