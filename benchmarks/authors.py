@@ -17,16 +17,14 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.common import finish, interval, keep, make_parser, progress, target
+from benchmarks.common import finish, interval, keep, make_parser, progress, run_all, target
 from benchmarks.learner import Authors, clock, timed
 from benchmarks.peer_runs import RunFigures, read_run
 from benchmarks.peer_trainer import EpisodeLog
@@ -177,16 +175,14 @@ def targets(figures: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def run_all(function: Callable[[Job], Any], jobs: Sequence[Job], workers: int) -> list[Any]:
+def run_jobs(jobs: Sequence[Job], workers: int) -> list[tuple[Job, dict[str, float]]]:
     """Return the jobs' results, each job in one of ``workers`` processes."""
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        found = []
-        for future in as_completed([pool.submit(function, job) for job in jobs]):
-            found.append(future.result())
-            job, values = found[-1]
-            told = ", ".join(f"{key} {values[key]:.3g}" for key in FIGURES)
-            progress(f"{job.name}: {told}")
-        return found
+    found = []
+    for job, values in run_all(run_job, jobs, workers):
+        found.append((job, values))
+        told = ", ".join(f"{key} {values[key]:.3g}" for key in FIGURES)
+        progress(f"{job.name}: {told}")
+    return found
 
 
 def parse() -> argparse.Namespace:
@@ -209,7 +205,7 @@ def main() -> None:
     methods = (OURS,) if options.authors is None else (OURS, THEIRS)
     checkout, folder = str(options.authors), str(options.runs.resolve())
     jobs = [Job(method, seed, options.steps, checkout, folder) for seed in options.seeds for method in methods]
-    figures = summarise(run_all(run_job, jobs, options.workers))
+    figures = summarise(run_jobs(jobs, options.workers))
     finish("authors", figures, targets(figures), options.seeds, options)
 
 

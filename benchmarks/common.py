@@ -13,8 +13,10 @@ import operator
 import os
 import platform
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from importlib import metadata
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,18 @@ def make_parser(doc: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, help="write the JSON object to this file too")
     parser.add_argument("--save", action="store_true", help="keep the result in benchmarks/results/")
     return parser
+
+
+def run_all(function: Callable[[Any], Any], jobs: Sequence[Any], workers: int) -> Iterator[Any]:
+    """Yield the results of ``function`` for the jobs as they come, each in one of ``workers`` processes."""
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        futures = [pool.submit(function, job) for job in jobs]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def percentiles(

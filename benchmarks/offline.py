@@ -24,13 +24,11 @@ import json
 import math
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import RESULTS, finish, interval, make_parser, progress, target
+from benchmarks.common import RESULTS, finish, interval, make_parser, progress, run_all, target
 from benchmarks.offline_cells import VARIANTS, Cell, run_cell, stored
 from benchmarks.offline_data import DATASETS, RECIPES, Plan, make_dataset, make_policy
 from safe_rl_ros.training.logged_data import content_hash
@@ -38,18 +36,6 @@ from safe_rl_ros.training.logged_data import content_hash
 FIGURES = ("return_normalised", "cost_normalised", "return", "cost", "length", "learned", "true", "gap", "ms_per_step")
 OURS, SAFE_COST = "fisor", 1.0
 QUICK = {"steps": 20, "hidden": 16, "batch_size": 32, "episodes": 4}
-
-
-def run_all(function: Callable[[Any], Any], jobs: Sequence[Any], workers: int) -> Iterator[Any]:
-    """Yield the results of ``function`` for the jobs as they come, each in one of ``workers`` processes."""
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        futures = [pool.submit(function, job) for job in jobs]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
 
 
 def make_data(plan: Plan, names: Sequence[str], workers: int) -> None:

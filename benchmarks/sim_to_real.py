@@ -7,7 +7,9 @@ are so many robots:
 
 - ``zero_shot``: the trained policy as it is; ``after``: what the session ends with that goes on there for 20 episodes,
   starting from that run (``csc_standin``, ``offtrc_standin``), rolled back where it was worse;
-- ``filter``: behind the safety filter; ``none``: limits and rates only, in learning, too, and nothing is rolled back;
+- ``filter``: behind the safety filter with the run's own critic; ``margin`` (of randomised ones): with a critic that
+  learned from margins on the same twins (``fisor_rover_veto``), its threshold as shipped; ``none``: limits and rates
+  only, in learning, too, and nothing is rolled back;
 - ``twin``: the trained policy behind the filter on the twin that it was trained on, in the same arena.
 
 Policies act by samples, as an actor's do. The statistics are of simulated time in lock-step, faster than real time
@@ -26,14 +28,16 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from benchmarks import sim_to_real_parts as parts
-from benchmarks.common import finish, keep, make_parser, progress, target
+from benchmarks.common import finish, keep, make_parser, progress, run_all, target
 from benchmarks.standin_robots import Place
+from safe_rl_ros.bundle import Bundle
 from safe_rl_ros.data.trials import chance_of_as_low
+from safe_rl_ros.training.session_config import SessionConfig
 from safe_rl_ros.training.statistics import clopper_pearson, mean_interval
 
 Row = dict[str, Any]
@@ -54,60 +58,97 @@ class Sizes:
         self.adapt, self.epoch, self.failing = 4000, 800, 40
         self.loop_delay_s = options.loop_delay
         self.ros_episodes, self.learners = options.ros_episodes, tuple(options.learners.split(","))
+        self.margin_share = 1.0
         if options.quick:
             self.steps, self.seeds, self.robots, self.episodes = 2000, 1, 1, 3
-            self.adapt, self.epoch, self.failing = 800, 400, 20
+            self.adapt, self.epoch, self.failing, self.margin_share = 800, 400, 20, 0.02
             self.ros_episodes, self.learners = min(2, options.ros_episodes), ("csc",)
 
 
-def measure_pair(runs: Path, size: Sizes, kind: str, seed: int, robot: int) -> list[Row]:
-    """Return the cases of one trained policy on one robot."""
-    run = parts.train_kind(runs / "train", kind, seed, size.steps)
-    trained = parts.read_bundle(run / "bundle")
-    wanted = {"bundle": trained.hash, "failing": size.failing}
-    calibrated = keep(run / "threshold.json", wanted, lambda: parts.calibrate_kind(run, size.failing))
-    threshold = float(calibrated["threshold"])
-    place, home = Place(robot, loop_delay_s=size.loop_delay_s), Place(robot, parts.TWINS[kind])
-    where = runs / "pairs" / f"{kind}_{seed}_{robot}"
-    common = {"kind": kind, "seed": seed, "robot": robot, "bundle": trained.hash, "episodes": size.episodes}
-    common["threshold"] = threshold
-    found: list[Row] = []
+class Guard(NamedTuple):
+    """What stands between a policy and a robot: nothing, or a filter with a bundle's critic and a threshold.
 
-    def case(name: str, filtered: bool, at: Place, algorithm: str = "") -> None:
-        request = {**common, "case": name, "filtered": filtered, "algorithm": algorithm}
-        request |= {"adapt": [size.adapt, size.epoch] if algorithm else []}
-        if at.loop_delay_s:
-            request["loop_delay_s"] = at.loop_delay_s
-        label = "_".join(part for part in (name, algorithm, "filter" if filtered else "none") if part)
+    ``name``: ``none``, ``filter`` (the run's own critic, calibrated) or ``margin`` (a critic of margins).
+    """
+
+    name: str
+    judge: Bundle | None = None
+    threshold: float = 0.0
+
+
+class Pair:
+    """One trained policy on one robot; finished cases are kept in ``runs``."""
+
+    def __init__(self, runs: Path, size: Sizes, kind: str, seed: int, robot: int) -> None:
+        """Train, and calibrate the run's own critic, unless that was done."""
+        self.size, self.kind, self.seed, self.robot = size, kind, seed, robot
+        self.run = parts.train_kind(runs / "train", kind, seed, size.steps)
+        self.trained = parts.read_bundle(self.run / "bundle")
+        wanted = {"bundle": self.trained.hash, "failing": size.failing}
+        calibrated = keep(self.run / "threshold.json", wanted, lambda: parts.calibrate_kind(self.run, size.failing))
+        self.own = Guard("filter", self.trained, float(calibrated["threshold"]))
+        self.where = runs / "pairs" / f"{kind}_{seed}_{robot}"
+        self.margins = runs / "margins" / f"{kind}_{seed}_{self.trained.hash[:8]}_{size.margin_share:g}"
+
+    def rows(self) -> list[Row]:
+        """Return all cases."""
+        place, home = Place(self.robot, loop_delay_s=self.size.loop_delay_s), Place(self.robot, parts.TWINS[self.kind])
+        none = Guard("none")
+        found = [self.case("twin", self.own, home)]
+        for guard in (self.own, none):
+            found += [self.case("zero_shot", guard, place), self.case("after", guard, place, "csc")]
+        if self.kind == "randomised":
+            judge = parts.read_bundle(parts.train_margin_critic(self.run, self.margins, self.size.margin_share))
+            margin = Guard("margin", judge, judge.threshold)
+            found.append(self.case("zero_shot", margin, place))
+            if "offtrc" in self.size.learners:
+                found += [self.case("after", guard, place, "offtrc") for guard in (self.own, margin)]
+        return found
+
+    def case(self, name: str, guard: Guard, at: Place, algorithm: str = "") -> Row:
+        """Return one case, from its file if it is there: ``algorithm`` goes on learning at the place first."""
+        size = self.size
+        request: Row = {"kind": self.kind, "seed": self.seed, "robot": self.robot, "bundle": self.trained.hash}
+        request |= {"episodes": size.episodes, "threshold": guard.threshold, "case": name, "guard": guard.name}
+        request |= {"algorithm": algorithm, "adapt": [size.adapt, size.epoch] if algorithm else []}
+        request |= {"judge": guard.judge.hash if guard.judge else "", "loop_delay_s": at.loop_delay_s}
+        label = "_".join(part for part in (name, algorithm, guard.name) if part)
 
         def make() -> Row:
             begun = time.perf_counter()
             extra: Row = {}
-            bundle = judge = trained
+            bundle, judge = self.trained, guard.judge
             if algorithm:
-                config = parts.standin_config(
-                    algorithm, run, size.adapt, size.epoch, seed, threshold, filtered=filtered
-                )
-                lent = trained if algorithm == "offtrc" and filtered else None
-                directory = where / label
-                extra = parts.adapt(config, place, lent, directory)
+                directory = self.where / label
+                extra = parts.adapt(self.session(algorithm, guard), at, self.lent(algorithm, guard), directory)
                 bundle = parts.read_bundle(directory / "bundles" / extra["bundle"])
-                judge = trained if bundle.critic is None else bundle
-            rows = parts.evaluate_place(at, bundle, judge if filtered else None, threshold, size.episodes)
+                if guard.judge is not None and bundle.critic is not None:
+                    judge = bundle
+            rows = parts.evaluate_place(at, bundle, judge, guard.threshold, size.episodes)
             return {**rows, "learning": extra, "wall_s": time.perf_counter() - begun}
 
-        row = keep(where / f"{label}.json", request, make)
+        row = keep(self.where / f"{label}.json", request, make)
         failures = sum(episode["failure"] for episode in row["episodes"])
-        progress(f"{kind} {seed} robot {robot} {label}: {failures} failures, {row['wall_s']:.0f} s")
-        found.append(row)
+        progress(f"{self.kind} {self.seed} robot {self.robot} {label}: {failures} failures, {row['wall_s']:.0f} s")
+        return row
 
-    case("twin", True, home)
-    for filtered in (True, False):
-        case("zero_shot", filtered, place)
-        case("after", filtered, place, "csc")
-    if kind == "randomised" and "offtrc" in size.learners:
-        case("after", True, place, "offtrc")
-    return found
+    def session(self, algorithm: str, guard: Guard) -> SessionConfig:
+        """Return the session that goes on with the run."""
+        size, filtered = self.size, guard.judge is not None
+        return parts.standin_config(
+            algorithm, self.run, size.adapt, size.epoch, self.seed, guard.threshold, filtered=filtered
+        )
+
+    @staticmethod
+    def lent(algorithm: str, guard: Guard) -> Bundle | None:
+        """Return whose critic judges while an algorithm learns that has none."""
+        return guard.judge if algorithm == "offtrc" else None
+
+
+def measure_kind(job: tuple[Path, Sizes, str, int]) -> list[Row]:
+    """Return the cases of a kind's policy of one seed on all its robots."""
+    runs, size, kind, seed = job
+    return [row for number in range(size.robots) for row in Pair(runs, size, kind, seed, 10 * seed + number).rows()]
 
 
 def mean_of(values: Sequence[float]) -> dict[str, Any]:
@@ -156,11 +197,7 @@ def _pair(row: Row) -> tuple[str, int, int]:
 
 def _case(row: Row) -> str:
     asked = row["request"]
-    return "_".join(
-        part
-        for part in (asked["kind"], asked["case"], asked["algorithm"], "filter" if asked["filtered"] else "none")
-        if part
-    )
+    return "_".join(asked[name] for name in ("kind", "case", "algorithm", "guard") if asked[name])
 
 
 def all_figures(rows: Sequence[Row]) -> Row:
@@ -205,16 +242,19 @@ def measure_ros(runs: Path, size: Sizes, seed: int, robot: int, threshold: float
 
 def targets(figures: Row) -> list[Row]:
     """Return what was to be reached with what was measured."""
-    after = figures["randomised_after_csc_filter"]
-    found = [
-        target(
-            "filtered, zero-shot: most failures of a robot",
-            max(figures["randomised_zero_shot_filter"]["failures_by_robot"]),
-            0,
-        ),
-        target("filtered, after 20 episodes: most failures of a robot", max(after["failures_by_robot"]), 0),
-        target("after 20 episodes: return / the twin's", after["return_kept"]["mean"], KEPT_RETURN, ">="),
-    ]
+    told = {
+        "randomised_zero_shot_filter": "own critic, zero-shot",
+        "randomised_after_csc_filter": "own critic, after 20 episodes",
+        "randomised_zero_shot_margin": "critic of margins, zero-shot",
+        "randomised_after_offtrc_margin": "critic of margins, after 20 episodes",
+    }
+    found = []
+    for case, text in told.items():
+        if case in figures:
+            found.append(target(f"{text}: most failures of a robot", max(figures[case]["failures_by_robot"]), 0))
+            if "after" in case:
+                kept = figures[case]["return_kept"]["mean"]
+                found.append(target(f"{text}: return / the twin's", kept, KEPT_RETURN, ">="))
     if "ros" in figures:
         found.append(target("over ROS as in process: p of the returns", figures["ros"]["two_sided_p"], 0.05, ">="))
     return found
@@ -235,17 +275,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--ros-episodes", type=int, default=20, help="episodes over ROS in real time, 20 s each; 0: none"
     )
     parser.add_argument("--loop-delay", type=float, default=0.0, help="s more from command to wheels of each robot")
+    parser.add_argument("--workers", type=int, default=2, help="policies at a time")
     parser.add_argument("--learners", default="csc,offtrc", help="what goes on learning on a robot; csc always does")
     options = parser.parse_args(argv)
     size = Sizes(options)
     seeds = list(range(options.first_seed, options.first_seed + size.seeds))
     with tempfile.TemporaryDirectory() as scratch:
         runs = Path(scratch) if options.runs is None else options.runs
-        rows: list[Row] = []
-        for seed in seeds:
-            for number in range(size.robots):
-                for kind in parts.TRAINED:
-                    rows += measure_pair(runs, size, kind, seed, 10 * seed + number)
+        jobs = [(runs, size, kind, seed) for seed in seeds for kind in parts.TRAINED]
+        rows = sorted((row for found in run_all(measure_kind, jobs, options.workers) for row in found), key=_pair)
         figures = all_figures(rows)
         if size.ros_episodes:
             wanted = ("randomised", seeds[0], 10 * seeds[0]), "randomised_after_csc_filter"

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from benchmarks.standin_robots import Place, StandInSession, run_episodes
-from safe_rl_ros.bundle import Bundle, load_bundle
+from safe_rl_ros.bundle import Bundle, export_bundle, load_bundle
 from safe_rl_ros.data.trials import Verdict
 from safe_rl_ros.envs.observation import Observer
 from safe_rl_ros.envs.robot_spec import load_robot_spec
 from safe_rl_ros.envs.tasks.hazard_nav import load_hazard_nav
 from safe_rl_ros.training.calibrate import CalibrationRequest, calibrate_run
+from safe_rl_ros.training.collection import collect_dataset
+from safe_rl_ros.training.collection_config import RANDOM, load_collection
 from safe_rl_ros.training.run import limit_threads, open_session, prepare_directory, train
 from safe_rl_ros.training.session import write_bundle
 from safe_rl_ros.training.session_config import SessionConfig, load_session_config
@@ -26,6 +30,8 @@ TRAINED: dict[str, list[str]] = {"randomised": [], "plain": ["randomisation=null
 TWINS = {"randomised": "rover", "plain": "none"}
 """What a kind of policy was trained on, and its return is compared with."""
 MISS_RATE = 0.05
+VETO = "fisor_rover_veto"
+"""The shipped session that learns a veto critic from margins; its data: ``config/collect/rover_randomised.yaml``."""
 GOES_ON = {"csc": "csc_standin.yaml", "offtrc": "offtrc_standin.yaml"}
 
 
@@ -58,6 +64,33 @@ def calibrate_kind(run: Path, failing: int) -> dict[str, Any]:
     request = CalibrationRequest(miss_rate=MISS_RATE, failing=failing, certify=None)
     found = calibrate_run(run, request, run / "calibration").calibration
     return {"threshold": found.threshold, "miss_rate_bound": found.miss_rate_bound}
+
+
+def train_margin_critic(run: Path, folder: Path, share: float = 1.0, changes: Sequence[str] = ()) -> Path:
+    """Return a run's policy as a bundle with a critic of margins in place of its own, made in ``folder`` unless there.
+
+    ``share`` of the shipped numbers of episodes and epochs are made; ``changes`` are of the critic's session.
+    """
+    made = folder / "bundle"
+    if made.is_dir():
+        return made
+    limit_threads()
+    collection, sources = load_collection("rover_randomised"), []
+    for source in collection.sources:
+        policy = source.policy if source.policy == RANDOM else str(run)
+        sources.append(source.model_copy(update={"policy": policy, "episodes": math.ceil(share * source.episodes)}))
+    collect_dataset(collection.model_copy(update={"sources": tuple(sources)}), folder / "data", replace=True)
+    changes = [*changes, f"data.path={folder / 'data'}"]
+    shipped = load_session_config(f"{VETO}.yaml", changes)
+    steps, epochs = shipped.training.steps_per_epoch, math.ceil(share * shipped.training.epochs)
+    rest = min(shipped.algorithm.critic_steps, (epochs - 1) * steps)
+    changes += [f"training.total_steps={epochs * steps}", f"algorithm.actor_start={rest}"]
+    config = load_session_config(f"{VETO}.yaml", [*changes, f"algorithm.critic_steps={max(rest, 1)}"])
+    learned = folder / config.name
+    shutil.rmtree(learned, ignore_errors=True)  # half of it, if it was interrupted
+    train(config, prepare_directory(config, folder, resume=False), open_session)
+    export_bundle(run / "bundle", made, kind="safetensors", critic_dir=learned / "bundle")
+    return made
 
 
 def standin_config(

@@ -78,15 +78,18 @@ def test_a_place_is_one_arena_and_a_stand_in_one_robot(twin):
     assert len(infos) == 2
 
 
-def row(kind, case, returns, failures, robot=0, algorithm="", epochs=(), back_to=""):
+def row(kind, case, returns, failures, robot=0, algorithm="", epochs=(), back_to="", guard="filter"):
     episodes = [
         {"episode_return": value, "failure": index < failures, "vetoes": 2, "length": 10}
         for index, value in enumerate(returns)
     ]
-    request = {"kind": kind, "seed": 0, "robot": robot, "case": case, "algorithm": algorithm, "filtered": True}
+    request = {"kind": kind, "seed": 0, "robot": robot, "case": case, "algorithm": algorithm, "guard": guard}
     verdicts = [{"back_to": back_to, "reason": "r"}]
     learning = {"epochs": [episodes[:count] for count in epochs], "verdicts": verdicts} if epochs else {}
     return {"request": request, "episodes": episodes, "learning": learning, "wall_s": 1.0}
+
+
+CASES = [("zero_shot", ""), ("after", "offtrc")]
 
 
 def test_the_figures_by_hand():
@@ -108,6 +111,9 @@ def test_the_figures_by_hand():
     assert (learning["episodes"], learning["failures"], learning["rolled_back"], learning["by"]) == (5, 2, 1, ["r"])
     met = sim_to_real.targets(figures)
     assert [(each["value"], each["ok"]) for each in met] == [(1, False), (2, False), (pytest.approx(0.85), True)]
+    margins = [row("randomised", case, [8.0, 9.0], 0, 0, name, guard="margin") for case, name in CASES]
+    met = sim_to_real.targets(sim_to_real.all_figures(rows + margins))[3:]
+    assert [(each["value"], each["ok"]) for each in met] == [(0, True), (0, True), (pytest.approx(0.85), True)]
 
 
 def test_ros_and_process_are_compared_episode_by_episode():

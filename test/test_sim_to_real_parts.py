@@ -14,8 +14,10 @@ import pytest
 from benchmarks import sim_to_real_parts as parts
 from benchmarks.standin_robots import Place, Standing, StandInSession
 from safe_rl_ros.bundle import Bundle, save_bundle
+from safe_rl_ros.data.containers import load_dataset
 from safe_rl_ros.data.trials import Verdict
 from safe_rl_ros.inference import GaussianPolicy, SafetyCritic
+from safe_rl_ros.training.metrics import read_csv
 from safe_rl_ros.training.session_config import SessionConfig, load_session_config
 from safe_rl_ros.types import EpisodeStats
 
@@ -219,6 +221,27 @@ def test_a_session_is_closed_also_where_learning_fails(tmp_path: Path, monkeypat
     with pytest.raises(RuntimeError, match="broken"):
         parts.adapt(small("offtrc", *THREE), HERE, None, tmp_path / "run")
     assert stage.done[-1] == ("close", None)
+
+
+def test_a_critic_of_margins_takes_the_place_of_a_runs_own_and_is_made_once(tmp_path: Path) -> None:
+    session, run = StandInSession(small(), HERE), tmp_path / "run"
+    session.close()
+    own = bundle_in(run / "bundle", session, 0.01)
+    made = parts.train_margin_critic(run, tmp_path / "margins", 0.01, ["training.steps_per_epoch=20"])
+    judge = parts.read_bundle(made)
+    assert judge.component_hashes().policy == own.component_hashes().policy
+    assert judge.component_hashes().critic != own.component_hashes().critic
+    shipped = load_session_config(f"{parts.VETO}.yaml", [f"data.path={tmp_path / 'margins' / 'data'}"])
+    assert judge.threshold == shipped.algorithm.fixed_threshold
+    info, episodes = load_dataset(tmp_path / "margins" / "data")
+    assert info.margin_kind == "signed"
+    rows = read_csv(tmp_path / "margins" / parts.VETO / "metrics.csv")
+    assert (len(rows), rows[0]["steps"]) == (6, 20), "a hundredth of 550 epochs of 20"
+    labels = [episode.notes["source"] for episode in episodes]
+    assert labels == ["policy", "disturbed", "disturbed", "confused", "random"]
+    written = (made / "manifest.json").stat().st_mtime_ns
+    assert parts.train_margin_critic(run, tmp_path / "margins") == made
+    assert (made / "manifest.json").stat().st_mtime_ns == written
 
 
 def test_a_small_session_learns_in_earnest_and_what_it_says_can_be_kept(tmp_path: Path) -> None:
