@@ -7,7 +7,7 @@ initial weight comes from a generator that the caller passes: no global random s
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -73,6 +73,13 @@ class BatchedMLP(nn.Module):
             flat = bias.detach() if self.members is None else bias.detach()[:, 0, :]
             result[f"bias_{i}"] = flat.cpu().numpy().copy()
         return result
+
+    def take(self, arrays: Mapping[str, npt.ArrayLike]) -> None:
+        """Take the layers that :meth:`arrays` of a network of the same widths returned; other entries are left."""
+        with torch.no_grad():
+            for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+                weight.copy_(torch.as_tensor(np.asarray(arrays[f"weight_{i}"])))
+                bias.copy_(torch.as_tensor(np.asarray(arrays[f"bias_{i}"])).reshape(bias.shape))
 
 
 class GaussianActor(nn.Module):

@@ -1,13 +1,15 @@
-"""Begin a learner as what another algorithm learned: by imitation, so that any kind of policy and any size will do.
+"""Begin a learner as what another algorithm learned: as a copy, else by imitation, so that any kind and size will do.
 
-The offline-to-online start: the actor's mean is fitted to a policy's mean, a safety critic to another's risks, on the
-observations of logged data, and the Gaussian that may have made those data is fitted to their actions. Nothing of this
-is from a paper. Optimisers here are their own: the learner's begin untouched.
+Networks of the same form are copied, bit for bit: a session that goes on with a run of its own algorithm begins as that
+run ended. Else the actor's mean (and std, of a Gaussian) is fitted to the policy's, a safety critic to another's risks,
+on the observations of logged data. The Gaussian that may have made those data is fitted to their actions. Nothing of
+this is from a paper. Optimisers here are their own: the learner's begin untouched.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,14 +18,16 @@ from torch.nn import functional
 
 from safe_rl_ros.algorithms.state import adam
 from safe_rl_ros.functional.trust_region import gaussian_log_prob
-from safe_rl_ros.inference import SafetyCritic
+from safe_rl_ros.inference import LOG_STD_MAX, LOG_STD_MIN, GaussianPolicy, SafetyCritic
 from safe_rl_ros.networks import GaussianActor, SafetyCriticEnsemble
-from safe_rl_ros.policies import Policy
+from safe_rl_ros.policies import HasDensity, Policy
 from safe_rl_ros.types import Float32Array, TransitionBatch
 
 STEPS, BATCH, LEARNING_RATE = 5000, 256, 1e-3
 MOST_ROWS = 10_000
 """Observations at which the policy is asked: some kinds of policies take milliseconds for one."""
+AGGREGATION = {"aggregate", "std_factor"}
+"""How members become one risk is the learner's own matter."""
 
 
 def some_rows(count: int, generator: torch.Generator) -> np.ndarray:
@@ -32,18 +36,31 @@ def some_rows(count: int, generator: torch.Generator) -> np.ndarray:
 
 
 def imitate_policy(actor: GaussianActor, policy: Policy, obs: Float32Array, generator: torch.Generator) -> float:
-    """Fit the actor's mean to the policy's at ``obs`` (N, O), keep its std; return the last mean squared error."""
+    """Begin as a policy: as a copy of its network, else fitted at ``obs`` (N, O), its std too where it is a Gaussian.
+
+    What is no Gaussian leaves the actor's std as it is. Returns the last mean squared error of the mean, 0 for a copy.
+    """
+    if isinstance(policy, GaussianPolicy) and policy.normaliser is None and policy.meta() == actor.export().meta():
+        arrays = policy.arrays()
+        actor.net.take(arrays)
+        if not actor.state_dependent_std:
+            with torch.no_grad():
+                actor.log_std.copy_(torch.as_tensor(arrays["log_std"]))
+        return 0.0
     device = next(actor.parameters()).device
     states = torch.from_numpy(obs).to(device)
     goals = torch.from_numpy(policy.mean(obs)).to(device)
-    with torch.no_grad():
-        log_std = actor(states)[1].mean(dim=0)
+    if isinstance(policy, HasDensity):
+        log_std = torch.from_numpy(np.log(policy.distribution(obs)[1])).to(device).clamp(LOG_STD_MIN, LOG_STD_MAX)
+    else:
+        with torch.no_grad():
+            log_std = actor(states)[1].mean(dim=0).expand_as(goals)
     optimizer = adam(actor, LEARNING_RATE)
     error = torch.zeros((), device=device)
     for rows in _minibatches(len(obs), generator):
         mean, spread = actor(states[rows])
         error = (mean - goals[rows]).square().mean()
-        _descend(optimizer, error + (spread - log_std).square().mean())
+        _descend(optimizer, error + (spread - log_std[rows]).square().mean())
     return float(error.detach())
 
 
@@ -54,10 +71,14 @@ def imitate_critic(
     actions: Float32Array,
     generator: torch.Generator,
 ) -> float:
-    """Fit every member to the teacher's risks at ``obs`` (N, O), for ``actions`` (N, C) and for as many random ones.
+    """Begin as another critic: as a copy of its networks, else every member is fitted to its risks.
 
-    Returns the last mean absolute error of a risk.
+    They are fitted at ``obs`` (N, O), for ``actions`` (N, C) and for as many random ones. Returns the last mean
+    absolute error of a risk, 0 for a copy.
     """
+    if teacher.normaliser is None and _form(teacher) == _form(critic.export()):
+        critic.net.take(teacher.arrays())
+        return 0.0
     anywhere = 2.0 * torch.rand(actions.shape, generator=generator).numpy() - 1.0
     states, tried = np.concatenate((obs, obs)), np.concatenate((actions, anywhere)).astype(np.float32)
     device = next(critic.parameters()).device
@@ -71,6 +92,11 @@ def imitate_critic(
         _descend(optimizer, functional.binary_cross_entropy_with_logits(logits, goal))
         error = (torch.sigmoid(logits.detach()) - goal).abs().mean()
     return float(error)
+
+
+def _form(critic: SafetyCritic) -> dict[str, Any]:
+    """Return what says whether two critics have the same networks."""
+    return {key: value for key, value in critic.meta().items() if key not in AGGREGATION}
 
 
 def with_estimated_behaviour(

@@ -10,7 +10,7 @@ from policy_fakes import TwoWays
 from safe_rl_ros.algorithms import ALGORITHMS, can_start_as_another, warm_start
 from safe_rl_ros.config import build
 from safe_rl_ros.data.replay_buffer import ReplayBuffer
-from safe_rl_ros.inference import GaussianPolicy, Normaliser, SafetyCritic
+from safe_rl_ros.inference import Activation, GaussianPolicy, Normaliser, SafetyCritic
 from safe_rl_ros.networks import GaussianActor, SafetyCriticEnsemble
 from safe_rl_ros.types import ConfigError, TransitionBatch
 
@@ -168,8 +168,83 @@ def test_every_member_of_an_ensemble_learns_the_risks() -> None:
 def test_a_gaussian_is_imitated_through_its_normaliser() -> None:
     generator = torch.Generator().manual_seed(0)
     source = GaussianActor(3, 2, [8], generator)
+    with torch.no_grad():
+        source.log_std.copy_(torch.tensor([-1.5, -0.25]))
     policy = GaussianPolicy(source.export().arrays(), source.export().meta(), NORMALISER)
     actor = GaussianActor(3, 2, [16], generator, state_dependent_std=True)
     obs = rows().obs
     warm_start.imitate_policy(actor, policy, obs, generator)
     np.testing.assert_allclose(actor.export().mean(obs), policy.mean(obs), atol=0.05)
+    found = actor.export().distribution(obs)[1]
+    np.testing.assert_allclose(found.mean(axis=0), np.exp([-1.5, -0.25]), rtol=0.05)
+
+
+@pytest.mark.parametrize("state_dependent", [False, True])
+@pytest.mark.parametrize("hidden", [(8,), (8, 4)])
+def test_a_network_of_the_same_form_is_copied_bit_for_bit(hidden: tuple[int, ...], state_dependent: bool) -> None:
+    source = other_actor(1, hidden, state_dependent)
+    actor = other_actor(2, hidden, state_dependent)
+    obs = rows().obs
+    assert warm_start.imitate_policy(actor, source.export(), obs, torch.Generator()) == 0.0
+    for one, other in zip(actor.parameters(), source.parameters(), strict=True):
+        assert one.equal(other)
+        assert one.data_ptr() != other.data_ptr()
+
+
+def test_of_another_form_or_seen_through_a_normaliser_it_is_no_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warm_start, "STEPS", 3)
+    exported = other_actor(1).export()
+    for policy in (
+        other_actor(1, (4,)).export(),
+        other_actor(1, state_dependent=True).export(),
+        other_actor(1, activation="relu").export(),
+        GaussianPolicy(exported.arrays(), exported.meta(), NORMALISER),
+    ):
+        actor = other_actor(2)
+        assert warm_start.imitate_policy(actor, policy, rows().obs, torch.Generator()) > 0.0
+        assert not actor.net.weights[0].equal(other_actor(1).net.weights[0])
+
+
+def other_actor(
+    seed: int, hidden: tuple[int, ...] = (8,), state_dependent: bool = False, activation: Activation = "tanh"
+) -> GaussianActor:
+    generator = torch.Generator().manual_seed(seed)
+    made = GaussianActor(3, 2, hidden, generator, state_dependent_std=state_dependent, activation=activation)
+    with torch.no_grad():  # nothing of it is what all begin with
+        for value in made.parameters():
+            value.copy_(0.5 * torch.randn(value.shape, generator=generator))
+    return made
+
+
+@pytest.mark.parametrize(("members", "activation"), [(1, "tanh"), (3, "tanh"), (1, "relu")])
+def test_a_critic_of_the_same_form_is_copied_whatever_its_members_become(members: int, activation: Activation) -> None:
+    batch, generator = rows(), torch.Generator()
+    source, own, other = (
+        SafetyCriticEnsemble(3, 2, [16], torch.Generator().manual_seed(seed), members=count, activation=kind)
+        for seed, count, kind in ((1, members, activation), (2, members, activation), (2, members + 1, "tanh"))
+    )
+    with torch.no_grad():
+        for value in source.parameters():
+            value.add_(0.3)
+    given = batch.obs, batch.action_executed, generator
+    assert warm_start.imitate_critic(own, source.export("mean_plus_std", 2.0), *given) == 0.0
+    assert all(a.equal(b) for a, b in zip(own.parameters(), source.parameters(), strict=True))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(warm_start, "STEPS", 3)
+        assert warm_start.imitate_critic(other, source.export(), *given) > 0.0
+
+
+def test_csc_goes_on_exactly_as_another_csc_ended() -> None:
+    ended, begun = learner("csc"), learner("csc")
+    with torch.no_grad():
+        for net in (ended.actor, ended.safety_critic):
+            for value in net.parameters():
+                value.add_(0.1)
+    metrics = begun.warm_start(ended.policy(), ended.critic(), filled(rows()))
+    assert (metrics["imitation_error"], metrics["critic_imitation_error"]) == (0.0, 0.0)
+    for name, value in ended.policy().arrays().items():
+        np.testing.assert_array_equal(begun.policy().arrays()[name], value)
+    for name, value in ended.critic().arrays().items():
+        np.testing.assert_array_equal(begun.critic().arrays()[name], value)
+    pairs = zip(begun.safety_critic.parameters(), begun.safety_critic_target.parameters(), strict=True)
+    assert all(a.equal(b) and a.data_ptr() != b.data_ptr() for a, b in pairs)
