@@ -120,7 +120,8 @@ class Pair:
             bundle, judge = self.trained, guard.judge
             if algorithm:
                 directory = self.where / label
-                extra = parts.adapt(self.session(algorithm, guard), at, self.lent(algorithm, guard), directory)
+                lent = guard.judge if algorithm == "offtrc" else None  # it has no critic of its own
+                extra = parts.adapt(self.session(algorithm, guard), at, lent, directory)
                 bundle = parts.read_bundle(directory / "bundles" / extra["bundle"])
                 if guard.judge is not None and bundle.critic is not None:
                     judge = bundle
@@ -138,11 +139,6 @@ class Pair:
         return parts.standin_config(
             algorithm, self.run, size.adapt, size.epoch, self.seed, guard.threshold, filtered=filtered
         )
-
-    @staticmethod
-    def lent(algorithm: str, guard: Guard) -> Bundle | None:
-        """Return whose critic judges while an algorithm learns that has none."""
-        return guard.judge if algorithm == "offtrc" else None
 
 
 def measure_kind(job: tuple[Path, Sizes, str, int]) -> list[Row]:

@@ -121,6 +121,13 @@ class GaussianActor(nn.Module):
             mean, log_std = out, self.log_std.expand_as(out)
         return torch.tanh(mean), log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
 
+    def take(self, arrays: Mapping[str, npt.ArrayLike]) -> None:
+        """Take the arrays of a policy of the same form, as :meth:`export` gives them."""
+        self.net.take(arrays)
+        if not self.state_dependent_std:
+            with torch.no_grad():
+                self.log_std.copy_(torch.as_tensor(np.asarray(arrays["log_std"])))
+
     def export(self) -> GaussianPolicy:
         """Return a numpy snapshot."""
         arrays = self.net.arrays()

@@ -23,7 +23,6 @@ def fitted(compile_critics: bool) -> dict[str, torch.Tensor]:
     return {name: value for name, value in learner.state_dict().items() if value.is_floating_point()}
 
 
-@pytest.mark.slow  # half a minute of g++ for a key that is off by default
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch's compiler needs g++")
 def test_compiled_critics_learn_what_uncompiled_ones_do() -> None:
     ours, plain = fitted(True), fitted(False)

@@ -89,9 +89,6 @@ def row(kind, case, returns, failures, robot=0, algorithm="", epochs=(), back_to
     return {"request": request, "episodes": episodes, "learning": learning, "wall_s": 1.0}
 
 
-CASES = [("zero_shot", ""), ("after", "offtrc")]
-
-
 def test_the_figures_by_hand():
     rows = [
         row("randomised", "twin", [10.0, 10.0], 0, 0),
@@ -111,7 +108,8 @@ def test_the_figures_by_hand():
     assert (learning["episodes"], learning["failures"], learning["rolled_back"], learning["by"]) == (5, 2, 1, ["r"])
     met = sim_to_real.targets(figures)
     assert [(each["value"], each["ok"]) for each in met] == [(1, False), (2, False), (pytest.approx(0.85), True)]
-    margins = [row("randomised", case, [8.0, 9.0], 0, 0, name, guard="margin") for case, name in CASES]
+    cases = (("zero_shot", ""), ("after", "offtrc"))
+    margins = [row("randomised", case, [8.0, 9.0], 0, 0, name, guard="margin") for case, name in cases]
     met = sim_to_real.targets(sim_to_real.all_figures(rows + margins))[3:]
     assert [(each["value"], each["ok"]) for each in met] == [(0, True), (0, True), (pytest.approx(0.85), True)]
 

@@ -41,11 +41,7 @@ def imitate_policy(actor: GaussianActor, policy: Policy, obs: Float32Array, gene
     What is no Gaussian leaves the actor's std as it is. Returns the last mean squared error of the mean, 0 for a copy.
     """
     if isinstance(policy, GaussianPolicy) and policy.normaliser is None and policy.meta() == actor.export().meta():
-        arrays = policy.arrays()
-        actor.net.take(arrays)
-        if not actor.state_dependent_std:
-            with torch.no_grad():
-                actor.log_std.copy_(torch.as_tensor(arrays["log_std"]))
+        actor.take(policy.arrays())
         return 0.0
     device = next(actor.parameters()).device
     states = torch.from_numpy(obs).to(device)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import Field, model_serializer, model_validator
+from pydantic import BeforeValidator, Field, model_serializer, model_validator
 
 from safe_rl_ros.config import StrictModel, load_config
 from safe_rl_ros.envs.twin_parameters import NEUTRAL, TwinParameters
@@ -117,6 +117,12 @@ def load_randomisation(path_or_name: str | Path) -> Randomisation:
     """
     file = Path(path_or_name)
     return load_config(Randomisation, find_resource(file if file.suffix else file.with_suffix(".yaml"), DIRECTORY))
+
+
+NamedRandomisation = Annotated[
+    Randomisation, BeforeValidator(lambda value: load_randomisation(value) if isinstance(value, str) else value)
+]
+"""A key of a configuration: the values inline, a file, or a name in ``config/randomisation``."""
 
 
 def parameter_draw(given: str | Path | Randomisation | TwinParameters | None) -> ParameterDraw | None:

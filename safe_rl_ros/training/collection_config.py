@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator, model_validator
 
 from safe_rl_ros.config import StrictModel, apply_overrides, build, read_yaml
-from safe_rl_ros.envs.randomisation import Randomisation, load_randomisation
+from safe_rl_ros.envs.randomisation import NamedRandomisation
 from safe_rl_ros.envs.tasks.robot_tasks import RobotTaskConfig
 from safe_rl_ros.resources import find_resource
 from safe_rl_ros.training.session_config import TASK_NAMES, TaskConfig, read_task
@@ -59,7 +59,7 @@ class CollectionConfig(StrictModel):
     name: str = Field(pattern=DATASET_NAME, description="Name of the data set.")
     task: TaskConfig = Field(description="The task: inline, or the name of a file in config/tasks.")
     robot: str | None = Field(None, description="Robot spec, a file or a name in config/robots: by default the task's.")
-    randomisation: Randomisation | None = Field(
+    randomisation: NamedRandomisation | None = Field(
         None,
         description="Domain randomisation of the robot's twin: inline, a file, or a name in config/randomisation.",
     )
@@ -72,11 +72,6 @@ class CollectionConfig(StrictModel):
     @classmethod
     def _task_from_file(cls, value: Any) -> Any:
         return read_task(value)[0] if isinstance(value, str) else value
-
-    @field_validator("randomisation", mode="before")
-    @classmethod
-    def _randomisation_from_file(cls, value: Any) -> Any:
-        return load_randomisation(value) if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _check_robot(self) -> CollectionConfig:

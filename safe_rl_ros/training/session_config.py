@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from safe_rl_ros.algorithms import AlgorithmConfig, can_start_as_another, has_recovery, is_offline
 from safe_rl_ros.config import GrownModel, StrictModel, apply_overrides, build, dump_yaml, read_yaml
-from safe_rl_ros.envs.randomisation import Randomisation, load_randomisation
+from safe_rl_ros.envs.randomisation import NamedRandomisation
 from safe_rl_ros.envs.robot_parts import Simulator
 from safe_rl_ros.envs.robot_spec import RobotSpec, load_robot_spec
 from safe_rl_ros.envs.tasks.robot_tasks import DEFAULT_ROBOTS, ROBOT_TASKS, UNNAMED, RobotTaskConfig
@@ -57,7 +57,7 @@ class SessionConfig(GrownModel):
     simulator: Simulator | None = Field(
         None, description="What moves the robot's twin; by default what the robot spec says."
     )
-    randomisation: Randomisation | None = Field(
+    randomisation: NamedRandomisation | None = Field(
         None,
         description="Domain randomisation of the robot's twin: inline, a file, or a name in config/randomisation."
         " Training, evaluation and calibration alike; a real robot ignores it.",
@@ -76,11 +76,6 @@ class SessionConfig(GrownModel):
     @classmethod
     def _task_from_file(cls, value: Any) -> Any:
         return _named(read_task(value)[0] if isinstance(value, str) else value)
-
-    @field_validator("randomisation", mode="before")
-    @classmethod
-    def _randomisation_from_file(cls, value: Any) -> Any:
-        return load_randomisation(value) if isinstance(value, str) else value
 
     @field_validator("data", mode="before")
     @classmethod

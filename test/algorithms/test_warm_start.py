@@ -232,6 +232,9 @@ def test_a_critic_of_the_same_form_is_copied_whatever_its_members_become(members
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(warm_start, "STEPS", 3)
         assert warm_start.imitate_critic(other, source.export(), *given) > 0.0
+        exported = source.export()
+        seen_otherwise = SafetyCritic(exported.arrays(), exported.meta(), NORMALISER)
+        assert warm_start.imitate_critic(own, seen_otherwise, *given) > 0.0
 
 
 def test_csc_goes_on_exactly_as_another_csc_ended() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import rclpy
+import torch
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PoseStamped, TwistStamped
 from nav_msgs.msg import Odometry
@@ -226,7 +227,17 @@ def start_filter(supervisor: Supervisor, timing: str = "lockstep", namespace: st
     return supervisor.start("filter", "safe_rl_ros.ros.safety_filter_node", arguments)
 
 
-def outcome_of(run: Path) -> tuple[dict[str, Any], list[dict[str, float]]]:
+def assert_equal_runs(here: Path, over_ros: Path) -> None:
+    """Assert that two runs learned the same bits, from epochs that went alike, in which the filter stepped in."""
+    (learned, rows), (learned_over_ros, rows_over_ros) = _outcome(here), _outcome(over_ros)
+    assert learned.keys() == learned_over_ros.keys()
+    for name, tensor in learned.items():
+        assert torch.equal(tensor, learned_over_ros[name]), name
+    np.testing.assert_equal(rows_over_ros, rows)
+    assert sum(row["veto_rate"] for row in rows) > 0, "the test means nothing if the filter never steps in"
+
+
+def _outcome(run: Path) -> tuple[dict[str, Any], list[dict[str, float]]]:
     """Return what a run learned, by name, and of its epochs the figures that do not depend on the time it took."""
     path = latest_checkpoint(run / "checkpoints")
     assert path is not None, run

@@ -10,14 +10,12 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 
 pytest.importorskip("rclpy")
 pytestmark = [pytest.mark.ros, pytest.mark.patient]
 
-from ros_helpers import outcome_of  # noqa: E402
+from ros_helpers import assert_equal_runs  # noqa: E402
 
 from safe_rl_ros.ros.session import RosSession  # noqa: E402
 from safe_rl_ros.training.checkpoint import latest_checkpoint  # noqa: E402
@@ -72,12 +70,7 @@ def test_training_over_ros_equals_training_in_process(name: str, tmp_path: Path)
     train(config, here)
     summary = train(config, ros, RosSession)
     assert summary["finished"]
-    (learned, rows), (learned_over_ros, rows_over_ros) = outcome_of(here), outcome_of(ros)
-    assert learned.keys() == learned_over_ros.keys()
-    for name, tensor in learned.items():
-        assert torch.equal(tensor, learned_over_ros[name]), name
-    np.testing.assert_equal(rows_over_ros, rows)
-    assert sum(row["veto_rate"] for row in rows) > 0, "the test means nothing if the filter never steps in"
+    assert_equal_runs(here, ros)
     assert not node_processes(ros)
 
 
