@@ -98,7 +98,7 @@ def standin_config(
 ) -> SessionConfig:
     """Return the shipped session that goes on with a run; if not ``filtered`` without veto and without going back."""
     overrides = [f"training.start_from={run}", f"training.total_steps={steps}", f"seed={seed}"]
-    overrides.append(f"training.steps_per_epoch={epoch}")
+    overrides += [f"training.steps_per_epoch={epoch}", "training.stop_at_goals=null"]
     overrides.append(f"{'algorithm.fixed_threshold' if name == 'csc' else 'filter.threshold'}={threshold!r}")
     overrides += [] if filtered else ["filter.critic=off", "ros.roll_back_episodes=0"]
     return load_session_config(GOES_ON[name], overrides)
