@@ -2,7 +2,7 @@
 
 Runs are those of the sweeps ``csc_traps`` (``point_traps``, ``car_traps``, 4 seeds) and ``csc_robots``
 (``panda_push_topple``, ``panda_push_boundary``, ``laikago_walk``, 2 seeds) in ``--runs``; a stopped benchmark goes on.
-60,000 steps each, about an hour and a half on two cores.
+60,000 steps each, about an hour on two cores.
 
 Figures per task and method, mean and 95 % interval over seeds: ``failures`` and ``episodes`` of the whole training,
 ``failures_per_episode`` of both, ``late_failures_per_episode`` and ``final_return`` of the last tenth of the steps.

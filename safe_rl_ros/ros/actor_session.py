@@ -62,10 +62,13 @@ class ActorLink:
         self._node.create_subscription(DiagnosticStatus, f"{ACTOR}/{STATE_TOPIC}", self._on_state, qos.latched())
         self.state: dict[str, str] = {}
         """Values of the actor's latest state; empty before the first one."""
-        self.heard_s = time.monotonic()
+        self.silent_s = 0.0
+        """How long it has listened without hearing of the actor; while this process is held up it does not listen."""
+        self._heard = 0
 
     def _on_state(self, message: DiagnosticStatus) -> None:
-        self.state, self.heard_s = diagnostics.values_of(message), time.monotonic()
+        self.state = diagnostics.values_of(message)
+        self._heard += 1
 
     @property
     def state_topic(self) -> str:
@@ -80,8 +83,12 @@ class ActorLink:
         """Handle messages for some time; 0: those that are there."""
         end = time.monotonic() + seconds
         while True:
-            self._executor.spin_once(timeout_sec=max(SHORTEST_S, end - time.monotonic()))
-            if time.monotonic() >= end:
+            begin = time.monotonic()
+            left_s, heard = max(SHORTEST_S, end - begin), self._heard
+            self._executor.spin_once(timeout_sec=left_s)
+            now = time.monotonic()
+            self.silent_s = 0.0 if self._heard > heard else self.silent_s + min(now - begin, left_s)
+            if now >= end:
                 return
 
     def close(self) -> None:
@@ -187,9 +194,9 @@ class ActorSession:
 
         Raises:
             BundleError: actor or filter refused what was deployed; the old one acts on.
-            BackendError: nothing was heard of the actor for ``ros.startup_timeout_s``.
+            BackendError: nothing was heard of the actor in ``ros.startup_timeout_s`` of listening.
         """
-        self._link.heard_s = time.monotonic()  # an update takes its time, in which nobody listens
+        self._link.silent_s = 0.0
 
         def turn(wait: bool) -> None:
             if on_step is not None:
@@ -245,7 +252,7 @@ class ActorSession:
         assert self._deployment is not None
         if state.get("refused_sha256") == self._deployment.acting.sha256:
             raise BundleError(f"the actor refused the bundle, the old one stays: {state['refused_reason']}")
-        if now - self._link.heard_s > timeout_s:
+        if self._link.silent_s > timeout_s:
             raise BackendError(f"nothing heard of the actor within {timeout_s:g} s (topic {self._link.state_topic})")
 
 

@@ -217,6 +217,13 @@ def test_without_an_actor_it_is_one_clear_error_in_time(session):
     assert (session.directory / "bundles" / "epoch_00000" / "manifest.json").is_file()
 
 
+def test_a_learner_that_was_held_up_does_not_take_its_own_pause_for_the_actors_silence(session):
+    pauses = []
+    with pytest.raises(BackendError, match="nothing heard of the actor"):
+        session.collect(deploy(session), 10, seed=0, epoch=0, on_step=lambda: pauses.append(time.sleep(0.5)))
+    assert len(pauses) >= 4, "0.4 s of listening are four looks of 0.1 s, however long it was stopped in between"
+
+
 def test_a_refusal_ends_the_epoch_and_nothing_is_taken(session, ros_domain_id):
     from diagnostic_msgs.msg import DiagnosticStatus
 
