@@ -263,7 +263,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=80_000, help="environment steps of a training")
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each kind")
     parser.add_argument(
-        "--first-seed", type=int, default=30, help="first one; 20 to 22 were used for choosing settings"
+        "--first-seed", type=int, default=33, help="first one; 20 to 22 and 30 to 32 were used for choosing settings"
     )
     parser.add_argument("--robots", type=int, default=1, help="robots per training seed")
     parser.add_argument("--episodes", type=int, default=50, help="episodes of a case on one robot")
