@@ -22,11 +22,11 @@ class Measured(NamedTuple):
     angular_velocity: FloatArray
     """(3,) rad/s."""
     linear_acceleration: FloatArray
-    """(3,) m/s^2, mean of the control period; at rest 9.81 m/s^2 upwards, in free fall 0."""
+    """(3,) m/s^2, mean since the measurement before, a control period; at rest 9.81 m/s^2 upwards, in free fall 0."""
 
 
 class Imu:
-    """The imu of a robot in a server. It begins at rest, and is asked once in a control period."""
+    """The imu of a robot in a server. It begins at rest, and without delays is asked once in a control period."""
 
     def __init__(self, server: Server, robot: int, spec: RobotSpec, frame: str, root: Pose) -> None:
         """Find where the imu sits.
@@ -38,7 +38,7 @@ class Imu:
             frame: link of the imu, fixed to the root link.
             root: pose in the root link of what Bullet calls the base, the centre of mass and the principal axes.
         """
-        self._server, self._robot, self._period_s = server, robot, spec.period_ns * 1e-9
+        self._server, self._robot = server, robot
         mount = spec.description.fixed_transform(frame)
         inside = server.invertTransform(*root)
         place, _ = server.multiplyTransforms(*inside, mount[:3, 3].tolist(), (0.0, 0.0, 0.0, 1.0))
@@ -53,11 +53,11 @@ class Imu:
         self._velocity = np.zeros(3)
         return self._measured(np.zeros(3))
 
-    def measure(self) -> Measured:
-        """Return what is measured at the end of a control period."""
+    def measure(self, elapsed_s: float) -> Measured:
+        """Return what is measured now, ``elapsed_s`` after the measurement before."""
         linear, angular = (np.array(part) for part in self._server.getBaseVelocity(self._robot))
         velocity: FloatArray = linear + np.cross(angular, self._base_rotation() @ self._place)
-        acceleration, self._velocity = (velocity - self._velocity) / self._period_s, velocity
+        acceleration, self._velocity = (velocity - self._velocity) / elapsed_s, velocity
         return self._measured(acceleration, angular)
 
     def _measured(self, acceleration: FloatArray, angular: FloatArray | None = None) -> Measured:

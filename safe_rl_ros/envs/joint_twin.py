@@ -3,12 +3,14 @@
 There is no arena and no odometry: a state holds the joints, and what an imu measured where the robot has one. The robot
 meets the floor and not itself. The same seed and commands give the same states bit for bit (stamps apart, which only
 grow), whatever happened before the reset: a reset restores the state in which the scene was loaded, with its contacts
-(none), and places the robot from there.
+(none), and places the robot from there. :class:`.TwinParameters`, one set per episode, mean what they mean of a base:
+see :mod:`.twin_backend`.
 """
 
 from __future__ import annotations
 
 import weakref
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -16,15 +18,17 @@ import numpy.typing as npt
 from safe_rl_ros.envs.backend import RESET_GAP_NS
 from safe_rl_ros.envs.joint_imu import Imu, Measured
 from safe_rl_ros.envs.joint_limits import joint_starts
-from safe_rl_ros.envs.joint_servos import make_servo
-from safe_rl_ros.envs.joint_twin_scene import JointScene, build_joint_scene
+from safe_rl_ros.envs.joint_noise import JointNoise
+from safe_rl_ros.envs.joint_servos import JointDrive, make_servo
+from safe_rl_ros.envs.joint_twin_scene import JointBody, JointScene, build_joint_scene
 from safe_rl_ros.envs.pybullet_backend import FASTEST
 from safe_rl_ros.envs.pybullet_scene import Server, forget_contacts
+from safe_rl_ros.envs.randomisation import ParameterDraw
 from safe_rl_ros.envs.robot_spec import RobotSpec
 from safe_rl_ros.envs.tasks.hazard_nav import Layout
-from safe_rl_ros.envs.twin_backend import PICTURE, SETTLE_S
-from safe_rl_ros.envs.twin_latency import generator
-from safe_rl_ros.envs.twin_parameters import TwinParameters
+from safe_rl_ros.envs.twin_backend import BODY, PICTURE, SETTLE_S
+from safe_rl_ros.envs.twin_latency import NOISE, Transport, generator
+from safe_rl_ros.envs.twin_parameters import NEUTRAL, OF_BASES, TwinParameters, check_kind
 from safe_rl_ros.envs.vector.bullet_robot import place_joints
 from safe_rl_ros.types import NO_TURN, NO_VECTOR, BackendError, Float32Array, FloatArray, RobotState, StepResult
 
@@ -35,20 +39,30 @@ START = 3
 class JointTwin:
     """Backend over the joints of a simulated robot. Not thread-safe: one thread resets and steps."""
 
-    def __init__(self, spec: RobotSpec) -> None:
+    def __init__(self, spec: RobotSpec, draw: ParameterDraw | None = None) -> None:
         """Load the scene and find how the robot stands.
 
+        Args:
+            spec: the robot.
+            draw: seed -> the episode's parameters; by default every episode has the same neutral ones.
+
         Raises:
-            ConfigError: the robot has no such twin, PyBullet is not installed, or the URDF cannot be simulated.
+            ConfigError: the robot has no such twin, PyBullet is not installed, the URDF cannot be simulated, or the
+                parameters are those of a base.
         """
         spec.require_joint_twin()
+        if draw is not None:
+            check_kind(spec.name, draw(0), OF_BASES)
         self.spec = spec
+        self._draw, self._parameters, self._body = draw, NEUTRAL, NEUTRAL
         starts = joint_starts(spec.name, spec.twin, spec.command, spec.description)
         self._start: FloatArray = np.array([starts[axis.name] for axis in spec.command.axes])
         self._bounds = self._start_bounds()
-        self._servo = make_servo(spec)
+        self._drive = JointDrive(spec, make_servo(spec))
+        self._substep_s = spec.period_ns * 1e-9 / spec.twin.substeps
         self._stamp_ns = 0
         self._command: FloatArray | None = None
+        self._transport: Transport | None = None
         self._imu: Imu | None = None
         self._closed = False
         self._server = Server()
@@ -66,8 +80,8 @@ class JointTwin:
 
     @property
     def parameters(self) -> TwinParameters | None:
-        """Return None: nothing of this twin is randomised."""
-        return None
+        """Return the parameters of the current episode, None where nothing draws any."""
+        return None if self._draw is None else self._parameters
 
     @property
     def layout(self) -> Layout:
@@ -88,11 +102,19 @@ class JointTwin:
     def reset(self, seed: int) -> RobotState:
         """Start an episode: the joints at rest where ``twin.start`` and the seed say. See :class:`.Backend`."""
         self._check_open()
+        self._parameters = NEUTRAL if self._draw is None else self._draw(seed)
+        self._command = None  # whatever goes wrong from here on, only another reset goes on
+        self._set_body()
         noise = self.spec.twin.start_noise
         drawn = generator(seed, START).uniform(-noise, noise, self.spec.act_dim)
         self._place(np.clip(self._start + drawn, *self._bounds), self._rest)
+        self._drive.set_response(self._parameters)
         self._stamp_ns += RESET_GAP_NS
-        return self._state(None if self._imu is None else self._imu.begin())
+        self._noise = JointNoise(self._parameters, generator(seed, NOISE))
+        self._since_measured = 0
+        first = self._noise.on(self._state(None if self._imu is None else self._imu.begin()))
+        self._transport = Transport(self._parameters, self.spec.twin.substeps, self._substep_s, seed, first)
+        return first
 
     def set_goal(self, goal: FloatArray, stamp_ns: int) -> None:
         """Do nothing: the joints have no goal in a plane."""
@@ -109,15 +131,33 @@ class JointTwin:
         if command.shape != (self.spec.act_dim,) or not np.isfinite(command).all():
             self.stop()
             raise BackendError(f"command {command} is refused, expected {self.spec.act_dim} finite numbers")
-        self._command = self._servo.advance(self._server, self._scene.robot, command, last)
-        self._check_divergence()
+        assert self._transport is not None, "made by the reset that set the command"
+        self._command = self._drive.servo.limited(command, last)
+        shown = self._transport.carry(self._command, self._drive.set_command, self._advance, self._measured)
         self._stamp_ns += self.spec.period_ns
-        return StepResult(state=self._state(None if self._imu is None else self._imu.measure()))
+        return StepResult(state=replace(shown, stamp_ns=self._stamp_ns))
+
+    def _advance(self, substeps: int) -> None:
+        self._drive.advance(self._server, self._scene.robot, substeps)
+        self._since_measured += substeps
+        self._check_divergence()
+
+    def _measured(self) -> RobotState:
+        """Return what the sensors make of the state now."""
+        elapsed_s = self.spec.period_ns * 1e-9 * (self._since_measured / self.spec.twin.substeps)
+        self._since_measured = 0
+        return self._noise.on(self._state(None if self._imu is None else self._imu.measure(elapsed_s)))
 
     def stop(self) -> None:
-        """Do what the spec's drives do when nobody commands: positions stay, speeds are 0 at once. Never raises."""
+        """Do what the spec's drives do when nobody commands: positions stay, speeds are 0 at once. Never raises.
+
+        Positions that are on their way with a delay are still gone to; speeds are not.
+        """
         if self._command is not None and not self.spec.command.positions:
             self._command = self.spec.command_stop
+            self._drive.halt(self._command)
+            if self._transport is not None:
+                self._transport.lose_commands()
 
     def close(self) -> None:
         """Release the simulator and refuse further steps. Idempotent."""
@@ -154,15 +194,35 @@ class JointTwin:
         if imu is not None:
             self._imu = Imu(self._server, self._scene.robot.body, self.spec, imu.frame, self._scene.centre)
         self._diverged = False
+        self._links = JointBody(self._server, self.spec, self._scene)
+        if self._body is not NEUTRAL:
+            self._links.give(self._body.mass_scale, self._body.friction_scale)
+        self._settle()
+        self._command = None
+
+    def _set_body(self) -> None:
+        """Give the links the episode's masses and friction, and find how the robot stands with them."""
+        wanted = self._parameters
+        if all(getattr(self._body, name) == getattr(wanted, name) for name in BODY):
+            return
+        if self._diverged:
+            self._load()
+        self._body = wanted
+        self._links.give(wanted.mass_scale, wanted.friction_scale)
+        self._settle()
+
+    def _settle(self) -> None:
+        """Find how the robot stands at rest, if it can fall."""
         self._rest = self._scene.pose
         if self.spec.twin.base == "free":
+            self._drive.set_response(NEUTRAL)
             self._place(self._start, self._rest)
-            for _ in range(round(SETTLE_S * self.spec.control_rate_hz)):
-                self._servo.advance(self._server, self._scene.robot, self.held, self._last())
+            self._drive.advance(
+                self._server, self._scene.robot, round(SETTLE_S * self.spec.control_rate_hz) * self.spec.twin.substeps
+            )
             self._check_divergence()
             position, turn = self.body_pose()
             self._rest = ([*self._rest[0][:2], float(position[2])], turn.tolist())
-        self._command = None
 
     def _place(self, joints: FloatArray, pose: tuple[list[float], list[float]]) -> None:
         """Put the robot at rest with its commanded joints at positions (C,), its body at a pose."""
@@ -174,6 +234,7 @@ class JointTwin:
         server.resetBasePositionAndOrientation(scene.robot.body, *pose)
         place_joints(server, scene.robot, joints)
         self._command = joints.copy() if self.spec.command.positions else self.spec.command_stop
+        self._drive.halt(self._command)
 
     def _check_open(self) -> None:
         if self._closed:

@@ -33,6 +33,26 @@ class JointScene:
     """Pose of these in the root link."""
 
 
+class JointBody:
+    """What :class:`.TwinParameters` change of a loaded robot, and its own values of that."""
+
+    def __init__(self, server: Server, spec: RobotSpec, scene: JointScene) -> None:
+        """Remember masses and inertias of what moves, and the friction of every link."""
+        self._server, self._robot, self._friction = server, scene.robot.body, spec.twin.link_friction
+        self._links = (-1, *scene.robot.links.values())
+        held = {-1} if spec.twin.base == "fixed" else set()  # the mass of what the world holds stays 0
+        infos = {link: server.getDynamicsInfo(self._robot, link) for link in self._links if link not in held}
+        self._own = {link: (info[0], np.array(info[2])) for link, info in infos.items() if info[0] > 0.0}
+
+    def give(self, mass: float, friction: float) -> None:
+        """Set multiples of the robot's own values, whatever was set before."""
+        for link, (own, inertia) in self._own.items():
+            self._server.changeDynamics(self._robot, link, mass=mass * own)  # alone it changes the inertia, too
+            self._server.changeDynamics(self._robot, link, localInertiaDiagonal=(mass * inertia).tolist())
+        for link in self._links:
+            self._server.changeDynamics(self._robot, link, lateralFriction=friction * self._friction)
+
+
 def build_joint_scene(server: Server, spec: RobotSpec) -> JointScene:
     """Fill an empty server with a floor and a robot.
 

@@ -76,6 +76,8 @@ class Randomisation(StrictModel):
     friction_scale: Value = NEUTRAL.friction_scale
     gain_linear: Value = NEUTRAL.gain_linear
     gain_angular: Value = NEUTRAL.gain_angular
+    gain_joints: Value = NEUTRAL.gain_joints
+    effort_scale: Value = NEUTRAL.effort_scale
     actuation_delay_s: Value = NEUTRAL.actuation_delay_s
     actuation_jitter_s: Value = NEUTRAL.actuation_jitter_s
     observation_delay_s: Value = NEUTRAL.observation_delay_s
@@ -86,6 +88,11 @@ class Randomisation(StrictModel):
     position_std_m: Value = NEUTRAL.position_std_m
     heading_std_rad: Value = NEUTRAL.heading_std_rad
     scan_std_m: Value = NEUTRAL.scan_std_m
+    joint_position_std: Value = NEUTRAL.joint_position_std
+    joint_velocity_std: Value = NEUTRAL.joint_velocity_std
+    imu_orientation_std_rad: Value = NEUTRAL.imu_orientation_std_rad
+    imu_angular_velocity_std: Value = NEUTRAL.imu_angular_velocity_std
+    imu_linear_acceleration_std: Value = NEUTRAL.imu_linear_acceleration_std
 
     @model_validator(mode="after")
     def _within_bounds(self) -> Randomisation:

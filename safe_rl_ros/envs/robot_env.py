@@ -242,9 +242,7 @@ def make_robot_env(
     if isinstance(config, HazardNavConfig):
         backend = make_backend(spec, made.layout, draw)
     else:
-        if draw is not None:
-            raise ConfigError(f"randomisation is given, but nothing of the twin of the joints of {spec.name} is random")
-        backend = make_joint_twin(with_start(config, spec))
+        backend = make_joint_twin(with_start(config, spec), draw)
     return RobotEnv(backend, spec, made, max_episode_steps, render_mode)
 
 

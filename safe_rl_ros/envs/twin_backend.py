@@ -25,8 +25,8 @@ from safe_rl_ros.envs.diff_drive import DiffDrive
 from safe_rl_ros.envs.randomisation import ParameterDraw
 from safe_rl_ros.envs.robot_spec import RobotSpec
 from safe_rl_ros.envs.tasks.hazard_nav import Layout
-from safe_rl_ros.envs.twin_latency import COMMANDS, NOISE, STATES, CommandLine, Delay, SensorNoise, StateLine, generator
-from safe_rl_ros.envs.twin_parameters import NEUTRAL, TwinParameters
+from safe_rl_ros.envs.twin_latency import NOISE, SensorNoise, Transport, generator
+from safe_rl_ros.envs.twin_parameters import NEUTRAL, OF_JOINTS, TwinParameters, check_kind
 from safe_rl_ros.types import BackendError, FloatArray, RobotState, StepResult
 
 SETTLE_S = 2.0
@@ -52,9 +52,11 @@ class TwinBackend(ABC):
             draw: seed -> the episode's parameters; by default every episode has the same neutral ones.
 
         Raises:
-            ConfigError: the robot has no twin.
+            ConfigError: the robot has no twin, or the parameters are of one that is moved by its joints.
         """
         spec.require_twin()
+        if draw is not None:
+            check_kind(spec.name, draw(0), OF_JOINTS)
         self.spec = spec
         self._task_layout = task_layout
         self._radii: FloatArray = task_layout(0).hazards[:, 2].copy()
@@ -67,8 +69,7 @@ class TwinBackend(ABC):
         self._parameters = NEUTRAL
         self._body: TwinParameters | None = NEUTRAL
         """What the simulated body has; None while it changes, and after that went wrong."""
-        self._periods = 0
-        self._commands: CommandLine | None = None
+        self._transport: Transport | None = None
         self._layout: Layout | None = None
         self._closed = False
 
@@ -102,7 +103,7 @@ class TwinBackend(ABC):
         if not np.array_equal(layout.hazards[:, 2], self._radii):
             radii = layout.hazards[:, 2]
             raise BackendError(f"layout {seed} has the hazard radii {radii}, the scene was compiled for {self._radii}")
-        self._commands = None  # whatever goes wrong from here on, only another reset goes on
+        self._transport = None  # whatever goes wrong from here on, only another reset goes on
         self._set_parameters(parameters)
         self._layout = layout
         self._place(layout)
@@ -124,13 +125,14 @@ class TwinBackend(ABC):
 
     def _begin(self, seed: int) -> None:
         """Make the episode's delays and noise; its first state is the one now."""
-        its, dt = self._parameters, self._substep_s
+        its = self._parameters
         self._noise = SensorNoise(its, self.spec.base_scan, generator(seed, NOISE))
-        self._first = self._noise.on(self._state())
-        commands = Delay(its.actuation_delay_s, its.actuation_jitter_s, dt, generator(seed, COMMANDS))
-        states = Delay(its.observation_delay_s, its.observation_jitter_s, dt, generator(seed, STATES))
-        self._periods, self._commands = 0, CommandLine(commands)
-        self._states = StateLine(states, self.spec.twin.substeps, self._first)
+        self._first = self._measured()
+        self._transport = Transport(its, self.spec.twin.substeps, self._substep_s, seed, self._first)
+
+    def _measured(self) -> RobotState:
+        """Return what the sensors make of the state now."""
+        return self._noise.on(self._state())
 
     def set_goal(self, goal: FloatArray, stamp_ns: int) -> None:
         """Move the goal marker, which only the renderer sees. ``stamp_ns`` is not needed in process."""
@@ -145,31 +147,15 @@ class TwinBackend(ABC):
                 physics diverged.
         """
         self._check_open()
-        line = self._commands
-        if line is None:
+        transport = self._transport
+        if transport is None:
             raise BackendError("the twin was stepped before its first reset")
         if command.shape != (self.spec.act_dim,) or not np.isfinite(command).all():
             self.stop()
             raise BackendError(f"command {command} is refused, expected {self.spec.act_dim} finite numbers")
-        now = self._periods * self.spec.twin.substeps
-        line.send(now, command.copy())
-        self._run(line, now, now + self.spec.twin.substeps)
-        self._periods += 1
+        shown = transport.carry(command.copy(), self._drive.set_command, self._advance, self._measured)
         self._stamp_ns += self.spec.period_ns
-        return StepResult(state=replace(self._states.show(self._periods), stamp_ns=self._stamp_ns))
-
-    def _run(self, line: CommandLine, now: int, end: int) -> None:
-        """Let substeps ``now`` to ``end`` pass; hand over commands as they arrive, keep the moments to be shown."""
-        while True:
-            if (arrived := line.arrived(now)) is not None:
-                self._drive.set_command(arrived)
-            if self._states.wants(now):
-                self._states.keep(now, self._noise.on(self._state()))
-            if now == end:
-                return
-            until = min(line.next_arrival(end), self._states.next_moment(end))
-            self._advance(until - now)
-            now = until
+        return StepResult(state=replace(shown, stamp_ns=self._stamp_ns))
 
     def respond(self, commands: FloatArray, parameters: TwinParameters) -> FloatArray:
         """Return how the base moves from rest under commands (N, C), one per physics substep, without delays and noise.
@@ -183,7 +169,7 @@ class TwinBackend(ABC):
             BackendError: closed, or the physics diverged.
         """
         self._check_open()
-        self._commands = None
+        self._transport = None
         self._set_parameters(parameters)
         self._place(self._task_layout(0))
         motion, last = np.empty((len(commands), 2)), None
@@ -197,8 +183,8 @@ class TwinBackend(ABC):
 
     def stop(self) -> None:
         """Tell the base to stop, at once and without delay; it does so as simulated time goes on. Never raises."""
-        if self._commands is not None:
-            self._commands.clear()
+        if self._transport is not None:
+            self._transport.lose_commands()
         self._drive.stop()
 
     def close(self) -> None:

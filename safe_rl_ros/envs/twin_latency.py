@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -110,6 +111,60 @@ class StateLine:
             del self._kept[old]
         self._plan(periods)
         return state
+
+
+class Transport:
+    """What is between a controller and a twin in one episode: commands on their way, and states shown later."""
+
+    def __init__(self, its: TwinParameters, substeps: int, substep_s: float, seed: int, first: RobotState) -> None:
+        """Start an episode.
+
+        Args:
+            its: the episode's parameters.
+            substeps: physics substeps in a control period.
+            substep_s: their length, s.
+            seed: the episode's.
+            first: its first state.
+        """
+        commands = Delay(its.actuation_delay_s, its.actuation_jitter_s, substep_s, generator(seed, COMMANDS))
+        states = Delay(its.observation_delay_s, its.observation_jitter_s, substep_s, generator(seed, STATES))
+        self._commands, self._states = CommandLine(commands), StateLine(states, substeps, first)
+        self._substeps, self._periods = substeps, 0
+
+    def carry(
+        self,
+        command: FloatArray,
+        hear: Callable[[FloatArray], None],
+        advance: Callable[[int], None],
+        measure: Callable[[], RobotState],
+    ) -> RobotState:
+        """Let a control period pass that begins with a command (C,); return what is shown at its end.
+
+        Args:
+            command: not changed by the caller afterwards.
+            hear: hands over a command that has arrived.
+            advance: lets so many substeps pass.
+            measure: returns the state of this moment.
+        """
+        now = self._periods * self._substeps
+        end = now + self._substeps
+        self._commands.send(now, command)
+        while True:
+            if (arrived := self._commands.arrived(now)) is not None:
+                hear(arrived)
+            if self._states.wants(now):
+                self._states.keep(now, measure())
+            if now == end:
+                break
+            until = min(self._commands.next_arrival(end), self._states.next_moment(end))
+            advance(until - now)
+            now = until
+        self._periods += 1
+        return self._states.show(self._periods)
+
+    def lose_commands(self) -> None:
+        """Lose the commands that are on their way."""
+        self._commands.clear()
 
 
 class SensorNoise:

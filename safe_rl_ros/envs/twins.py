@@ -36,13 +36,18 @@ def make_backend(
     return MujocoBackend(spec, task_layout, draw)
 
 
-def make_joint_twin(spec: RobotSpec) -> JointTwin:
+def make_joint_twin(spec: RobotSpec, draw: ParameterDraw | None = None) -> JointTwin:
     """Return the twin of a robot that is moved by its joints and has no arena.
 
+    Args:
+        spec: the robot.
+        draw: seed -> the parameters of its episode; by default those of URDF and robot spec in every one.
+
     Raises:
-        ConfigError: the robot has no such twin, its URDF cannot be simulated, or PyBullet is not installed.
+        ConfigError: the robot has no such twin, its URDF cannot be simulated, the parameters are those of a base, or
+            PyBullet is not installed.
     """
     spec.require_joint_twin()
     from safe_rl_ros.envs.joint_twin import JointTwin
 
-    return JointTwin(spec)
+    return JointTwin(spec, draw)

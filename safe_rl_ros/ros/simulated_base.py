@@ -37,7 +37,7 @@ from safe_rl_ros.ros.joint_writer import JointWriter
 from safe_rl_ros.ros.parameters import NodeParameter, declare
 from safe_rl_ros.ros.spin import DeadlineTicker
 from safe_rl_ros.ros.transforms import TransformWriter
-from safe_rl_ros.types import BackendError, ConfigError, FloatArray, RobotState
+from safe_rl_ros.types import BackendError, FloatArray, RobotState
 
 if TYPE_CHECKING:
     from safe_rl_ros.envs.joint_twin import JointTwin
@@ -92,13 +92,8 @@ class SimulatedBase(Node):
         """Return a robot that is moved by its joints: in no arena; where it starts is the task's and the seed's."""
         task = load_observed_task(values["task"])
         task_observer(task, self._spec)
-        if values["randomisation"]:
-            raise ConfigError(
-                f"randomisation = {values['randomisation']!r}, expected none: robot {self._spec.name} is moved by its "
-                "joints, and only the twin of a base is randomised"
-            )
         assert not isinstance(task, HazardNavConfig), "refused: it observes a base"
-        return make_joint_twin(with_start(task, self._spec))
+        return make_joint_twin(with_start(task, self._spec), parameter_draw(values["randomisation"] or None))
 
     def _tell_joints(self) -> None:
         """Say which joints are commanded, in which order and by what, as ros2_control's controllers do."""

@@ -75,7 +75,7 @@ def test_turning_it_is_pulled_towards_the_axle(tmp_path: Path):
     twin = free(tmp_path, "0.5 0 0")
     server, robot = twin._server, twin._scene.robot.body
     server.resetBaseVelocity(robot, [0.0, 0.0, 0.0], [0.0, 0.0, 3.0])
-    twin._imu.measure()
+    twin._imu.measure(twin.spec.period_ns * 1e-9)
     state = twin.step(twin.held).state
     np.testing.assert_allclose(state.imu_angular_velocity, [0.0, 0.0, 3.0], atol=0.02)
     x, y, z = state.imu_linear_acceleration

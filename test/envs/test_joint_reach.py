@@ -97,7 +97,7 @@ def test_the_policy_sees_joints_by_whatever_name_the_task_is_found():
         read_robot_task("point_goal")
     with pytest.raises(ConfigError, match=r"joint_hold.yaml: no reward and no cost, only an observation \('joints'\)"):
         make_robot_env(task="joint_hold")
-    with pytest.raises(ConfigError, match="nothing of the twin of the joints of arm is random"):
+    with pytest.raises(ConfigError, match="robot arm is moved by its joints and has none of gain_linear"):
         make_robot_env(task="joint_reach", randomisation="rover")
 
 

@@ -91,7 +91,7 @@ def test_the_layout_of_a_seed_stays_what_it_is():
         np.testing.assert_array_equal(*(getattr(layout, name) for layout in layouts), err_msg=name)
 
 
-@pytest.mark.parametrize("name", ["rover", "jackal"])
+@pytest.mark.parametrize("name", ["rover", "jackal", "arm", "panda", "laikago"])
 def test_the_shipped_files_load_and_draw_within_their_ranges(name: str):
     given = load_randomisation(name)
     for seed in range(50):

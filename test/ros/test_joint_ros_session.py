@@ -41,9 +41,10 @@ def compose(*changes: str) -> SessionConfig:
 
 
 @pytest.mark.patient
-def test_in_lock_step_it_equals_training_in_process(tmp_path: Path):
+@pytest.mark.parametrize("varied", [[], ["randomisation=arm"]])
+def test_in_lock_step_it_equals_training_in_process(tmp_path: Path, varied: list[str]):
     # Every episode starts elsewhere, and the filter of positions has to go on from there: 6 resets.
-    config = compose(f"robot={stamped(tmp_path, 'arm')}", "name=arm", "task.start_noise=0.3")
+    config = compose(f"robot={stamped(tmp_path, 'arm')}", "name=arm", "task.start_noise=0.3", *varied)
     here = prepare_directory(config, tmp_path / "here", resume=False)
     ros = prepare_directory(config, tmp_path / "ros", resume=False)
     train(config, here)

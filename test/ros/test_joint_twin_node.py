@@ -24,6 +24,7 @@ from ros_helpers import bench, start_filter, start_twin  # noqa: E402
 from sensor_msgs.msg import JointState  # noqa: E402
 from std_msgs.msg import Float64MultiArray  # noqa: E402
 
+from safe_rl_ros.envs.randomisation import load_randomisation  # noqa: E402
 from safe_rl_ros.envs.robot_spec import load_robot_spec  # noqa: E402
 from safe_rl_ros.envs.twins import make_joint_twin  # noqa: E402
 from safe_rl_ros.ros import qos  # noqa: E402
@@ -94,6 +95,19 @@ def test_the_node_shows_what_the_twin_here_does_and_holds_when_nobody_commands(s
     assert (told["/twin"]["simulator"], told["/twin"]["message"]) == ("pybullet", "no command, stopped")
 
 
+@pytest.mark.parametrize("robot", ["panda", "laikago"])
+def test_a_node_with_a_randomisation_shows_what_such_a_twin_here_does(robot: str):
+    values = {"robot": robot, "task": TASK, "timing": "realtime", "reset_seed": 4, "randomisation": robot}
+    here = make_joint_twin(load_robot_spec(robot), load_randomisation(robot).draw)
+    here.reset(4)
+    with bench(TwinNode, values) as setup:
+        driven = Stepped(setup, robot)
+        for command in walk(here.spec, here.held, 12):
+            driven.command(command)
+            assert_seen(driven.tick(), here.step(command).state)
+        driven.controller.destroy_node()
+
+
 def test_the_node_tells_its_joints_as_a_controller_does_and_nobody_changes_what_it_tells(stepped: Stepped):
     spec, told = stepped.controller.spec, stepped.node.get_parameter
     assert told("joints").value == [axis.name for axis in spec.command.axes]
@@ -121,7 +135,10 @@ def initialised(**values: object) -> Iterator[None]:
             {"task": TASK, "timing": "realtime", "simulator": "mujoco"},
             "twin.simulator is 'mujoco'; .* needs 'pybullet'",
         ),
-        ({"task": TASK, "timing": "realtime", "randomisation": "rover"}, "randomisation = 'rover', expected none"),
+        (
+            {"task": TASK, "timing": "realtime", "randomisation": "rover"},
+            "robot panda is moved by its joints and has none of gain_linear",
+        ),
         ({"task": TASK, "timing": "realtime", "robot": "rover"}, "joint_hold.yaml"),
     ],
 )

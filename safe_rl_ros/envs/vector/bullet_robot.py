@@ -97,21 +97,46 @@ class JointServo:
             wanted: (C,) rad.
             last: (C,) the command before.
         """
-        command = limit_positions(wanted, last, self.lower, self.upper, self.most)
+        command = self.limited(wanted, last)
         change = command - last
         even = change / self.period_s
         for step in range(1, self._substeps + 1):
-            found = [state[0] for state in server.getJointStates(robot.body, robot.joints)]
-            speeds = even + self._gain * (last + change * (step / self._substeps) - found)
-            server.setJointMotorControlArray(
-                robot.body,
-                robot.joints,
-                server.VELOCITY_CONTROL,
-                targetVelocities=np.minimum(np.maximum(speeds, -self.rate), self.rate).tolist(),
-                forces=self.torques,
-            )
+            self.push(server, robot, last + change * (step / self._substeps), even)
             server.stepSimulation()
         return command
+
+    def limited(self, wanted: FloatArray, last: FloatArray) -> FloatArray:
+        """Return positions ``wanted`` (C,) within limits, and within a control period's reach of ``last`` (C,)."""
+        return limit_positions(wanted, last, self.lower, self.upper, self.most)
+
+    def push(
+        self,
+        server: Server,
+        robot: BulletRobot,
+        target: FloatArray,
+        ahead: FloatArray,
+        gain: float = 1.0,
+        effort: float = 1.0,
+    ) -> None:
+        """Tell the drives what to do in the next physics step.
+
+        Args:
+            server: is not stepped.
+            robot: the robot in it.
+            target: (C,) positions at the end of the step.
+            ahead: (C,) speeds with which these move.
+            gain: speed that the drives make per speed that they should.
+            effort: part of their greatest torques that they have.
+        """
+        found = [state[0] for state in server.getJointStates(robot.body, robot.joints)]
+        speeds = gain * (ahead + self._gain * (target - found))
+        server.setJointMotorControlArray(
+            robot.body,
+            robot.joints,
+            server.VELOCITY_CONTROL,
+            targetVelocities=np.minimum(np.maximum(speeds, -self.rate), self.rate).tolist(),
+            forces=[effort * torque for torque in self.torques],
+        )
 
 
 def place_joints(server: Server, robot: BulletRobot, positions: FloatArray) -> None:
