@@ -20,7 +20,7 @@ from launch_ros.actions import LifecycleNode, Node
 
 from safe_rl_ros.bags.bag_topics import load_contract
 from safe_rl_ros.envs.robot_spec import load_robot_spec
-from safe_rl_ros.ros.launching import NodeKeywords
+from safe_rl_ros.ros.launching import REALTIME, NodeKeywords
 
 SWITCH = ["true", "false"]
 LISTED = 16
@@ -126,6 +126,7 @@ ARGUMENTS = [
         choices=["realtime", "lockstep"],
         description="Own clock, or one tick per state of a stepped twin.",
     ),
+    DeclareLaunchArgument("realtime", **REALTIME),
     DeclareLaunchArgument("namespace", default_value="", description="Namespace of node and topics."),
     DeclareLaunchArgument("use_sim_time", default_value="false", description="Follow /clock."),
     DeclareLaunchArgument(
@@ -194,7 +195,10 @@ def _nodes(context: LaunchContext) -> list[Node]:
         ("~/candidates", value["candidates_topic"]),
         *topics.items(),
     ]
-    describe = NodeKeywords(value["namespace"], value["log_level"], value["use_sim_time"], value["params_file"])
+    describe = NodeKeywords(
+        value["namespace"], value["log_level"], value["use_sim_time"], value["params_file"], value["realtime"]
+    )
+    parameters |= describe.realtime(value["timing"])
     return [LifecycleNode(**describe.of("safety_filter", parameters, remappings=remappings)), *policy]
 
 

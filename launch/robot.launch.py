@@ -101,7 +101,9 @@ def _nodes(context: LaunchContext) -> list[Node]:
     """Return the nodes to start for the arguments in ``context``."""
     value = {name: LaunchConfiguration(name).perform(context) for name in (argument.name for argument in ARGUMENTS)}
     session = read_session(value["config"])
-    describe = NodeKeywords(value["namespace"], value["log_level"], value["use_sim_time"], value["params_file"])
+    describe = NodeKeywords(
+        value["namespace"], value["log_level"], value["use_sim_time"], value["params_file"], value["realtime"]
+    )
     chosen: dict[str, object] = {"mode": value["mode"], "bundle": value["bundle"]}
     if value["acting"] == "actor" and value["bundle"]:
         chosen["critic"] = "enforce"  # what learns has no critic, or the bundle would be refused

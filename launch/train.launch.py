@@ -50,7 +50,9 @@ def _nodes(context: LaunchContext) -> list[Node]:
     asked = (session.content.get("ros") or {}).get("timing", "lockstep")
     lockstep = value["robot"] == "twin" and value["acting"] == "learner" and asked == "lockstep"
     timing = "lockstep" if lockstep else "realtime"
-    describe = NodeKeywords(value["namespace"], value["log_level"], value["use_sim_time"], value["params_file"])
+    describe = NodeKeywords(
+        value["namespace"], value["log_level"], value["use_sim_time"], value["params_file"], value["realtime"]
+    )
     learning = {"config": value["config"], "timing": timing, "acting": value["acting"]}
     learning |= {"robot_kind": value["robot"], "runs": value["runs"]}
     of_twin = {"follow_resets": value["robot"] == "twin"}

@@ -86,3 +86,29 @@ def test_robot_refuses_what_does_not_fit(
 ) -> None:
     with pytest.raises(ValueError, match=problem):
         start(load("robot.launch.py"), **changed)
+
+
+@pytest.mark.parametrize(
+    ("file", "changed", "wanted"),
+    [
+        ("robot.launch.py", {"bundle": "robot/bundle"}, True),
+        ("robot.launch.py", {"acting": "actor"}, True),
+        ("robot.launch.py", {"acting": "actor", "realtime": "false"}, False),
+        ("train.launch.py", {"robot": "hardware"}, True),
+        ("train.launch.py", {"acting": "actor"}, True),
+        ("train.launch.py", {}, False),  # in lock-step nothing is due at a time
+        ("filter.launch.py", {}, True),
+        ("filter.launch.py", {"timing": "lockstep"}, False),
+        ("filter.launch.py", {"realtime": "false"}, False),
+    ],
+)
+def test_who_keeps_the_control_rate_asks_the_kernel_for_it(
+    file: str, changed: dict[str, str], wanted: bool, load: Callable[[str], types.ModuleType]
+) -> None:
+    asked = {
+        node.keywords["name"]: (parameters_of(node)["realtime_scheduling"], parameters_of(node)["lock_memory"])
+        for node in start(load(file), **changed)
+        if "realtime_scheduling" in parameters_of(node)
+    }
+    expected = {"safety_filter", "actor"} if changed.get("acting") == "actor" else {"safety_filter"}
+    assert asked == dict.fromkeys(expected, (wanted, wanted))

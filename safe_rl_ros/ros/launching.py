@@ -30,6 +30,14 @@ def _argument(default: str, description: str, choices: tuple[str, ...] = ()) -> 
     return {"default_value": default, "description": description} | ({"choices": list(choices)} if choices else {})
 
 
+REALTIME = _argument(
+    "true",
+    "Ask the kernel for real-time scheduling and locked memory for the filter and the actor, but not in lock-step; "
+    "where the user may not, they go on without it, and diagnostics say so.",
+    SWITCH,
+)
+"""The argument ``realtime``, of every launch file."""
+
 SESSION_ARGUMENTS: dict[str, Keywords] = {
     "config": _argument("csc_hazard_nav.yaml", "Session YAML: a file, or a name in config/train."),
     "runs": _argument("runs", "Directory that holds the runs."),
@@ -42,6 +50,7 @@ SESSION_ARGUMENTS: dict[str, Keywords] = {
     ),
     "bags": _argument("bags", "With record:=true: directory of the bags."),
     "autostart": _argument("true", "Let the filter configure and activate itself."),
+    "realtime": REALTIME,
 }
 """Arguments of every launch file that starts a session: name -> keywords of DeclareLaunchArgument."""
 
@@ -91,8 +100,11 @@ def end_with(shutdown: Callable[..., Any]) -> Callable[[object, Any], Any]:
 class NodeKeywords:
     """Describes nodes of this package: each method returns the keywords of one launch_ros Node."""
 
-    def __init__(self, namespace: str, log_level: str, use_sim_time: str, params_file: str = "") -> None:
+    def __init__(
+        self, namespace: str, log_level: str, use_sim_time: str, params_file: str = "", realtime: str = "false"
+    ) -> None:
         """Take what all nodes of a launch have in common, as its arguments say it."""
+        self._realtime = realtime == "true"
         self._namespace, self._log_level = namespace, log_level
         self._clock: Parameters = {"use_sim_time": use_sim_time == "true"}
         self._overrides = [params_file] if params_file else []
@@ -110,9 +122,13 @@ class NodeKeywords:
             **more,
         }
 
+    def realtime(self, timing: str) -> Parameters:
+        """Return what a node that keeps the control rate asks the kernel for."""
+        return dict.fromkeys(("realtime_scheduling", "lock_memory"), self._realtime and timing == "realtime")
+
     def safety_filter(self, session: SessionFile, timing: str, autostart: str, **chosen: object) -> Keywords:
         """Return the filter as the session configures it, but for what was ``chosen``."""
-        fixed = {**session.common, "timing": timing, "autostart": autostart == "true"}
+        fixed = {**session.common, **self.realtime(timing), "timing": timing, "autostart": autostart == "true"}
         return self.of("safety_filter", fixed, {**session.filter_parameters, **chosen})
 
     def learner(self, parameters: Parameters, resume: str, shutdown: Callable[..., Any]) -> Keywords:
@@ -126,6 +142,7 @@ class NodeKeywords:
         acting = {**session.common, "spool": str(spool), "seed": int(session.content.get("seed", 0)), **chosen}
         ros = build(RosConfig, session.content.get("ros") or {}, "the session's ros")
         acting |= {"roll_back_episodes": ros.roll_back_episodes, "roll_back_level": ros.roll_back_level}
+        acting |= self.realtime("realtime")
         return self.of("actor", acting)
 
     def recorder(self, contract: str, robot: str, bags: str) -> Keywords:
