@@ -6,13 +6,13 @@ import math
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import BeforeValidator, Field, model_serializer, model_validator
 
-from safe_rl_ros.config import StrictModel, load_config
-from safe_rl_ros.envs.twin_parameters import NEUTRAL, TwinParameters
+from safe_rl_ros.config import GrownModel, StrictModel, load_config
+from safe_rl_ros.envs.twin_parameters import NEUTRAL, OF_JOINTS, TwinParameters
 from safe_rl_ros.resources import find_resource
 
 DIRECTORY = "config/randomisation"
@@ -65,12 +65,14 @@ class Spread(StrictModel):
 Value = float | Spread
 
 
-class Randomisation(StrictModel):
+class Randomisation(GrownModel):
     """For each of :class:`.TwinParameters` a number or a :class:`Spread`; left out: as without randomisation.
 
     Every key has a generator of its own, made of the episode's seed and the key's name: a key more or less changes no
     other key's draws, and none changes the episode's layout.
     """
+
+    younger: ClassVar[frozenset[str]] = frozenset(OF_JOINTS)
 
     mass_scale: Value = NEUTRAL.mass_scale
     friction_scale: Value = NEUTRAL.friction_scale
@@ -122,8 +124,13 @@ def load_randomisation(path_or_name: str | Path) -> Randomisation:
     Raises:
         ConfigError: the file is missing, a key is unknown, a range is upside down or no twin can be so.
     """
+    return load_config(Randomisation, randomisation_file(path_or_name))
+
+
+def randomisation_file(path_or_name: str | Path) -> Path:
+    """Return the YAML file of a randomisation. Raises ConfigError if it is missing."""
     file = Path(path_or_name)
-    return load_config(Randomisation, find_resource(file if file.suffix else file.with_suffix(".yaml"), DIRECTORY))
+    return find_resource(file if file.suffix else file.with_suffix(".yaml"), DIRECTORY)
 
 
 NamedRandomisation = Annotated[

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from operator import or_
 from pathlib import Path
@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from safe_rl_ros.algorithms import AlgorithmConfig, can_start_as_another, has_recovery, is_offline
 from safe_rl_ros.config import GrownModel, StrictModel, apply_overrides, build, dump_yaml, read_yaml
-from safe_rl_ros.envs.randomisation import NamedRandomisation
+from safe_rl_ros.envs.randomisation import NamedRandomisation, randomisation_file
 from safe_rl_ros.envs.robot_parts import Simulator
 from safe_rl_ros.envs.robot_spec import RobotSpec, load_robot_spec
 from safe_rl_ros.envs.tasks.robot_tasks import DEFAULT_ROBOTS, ROBOT_TASKS, UNNAMED, RobotTaskConfig
@@ -206,6 +206,14 @@ def read_task(name: str) -> tuple[dict[str, Any], Path]:
     return dict(_named(read_yaml(path))), path
 
 
+SPELLED_OUT: dict[str, Callable[[str], dict[str, Any]]] = {
+    "task": lambda name: read_task(name)[0],
+    "data": lambda path: {"path": path},
+    "randomisation": lambda name: read_yaml(randomisation_file(name)),
+}
+"""Keys whose value may be a file's name in short: the name -> the values that an override changes one of."""
+
+
 def load_session_config(path: str | Path, overrides: Sequence[str] = ()) -> SessionConfig:
     """Read a session's YAML, apply ``key.sub=value`` overrides, validate, and load the robot spec once.
 
@@ -216,8 +224,9 @@ def load_session_config(path: str | Path, overrides: Sequence[str] = ()) -> Sess
     """
     file = find_resource(path, "config/train")
     data = read_yaml(file)
-    if isinstance(data.get("task"), str) and any(o.startswith("task.") for o in overrides):
-        data["task"] = read_task(data["task"])[0]
+    for key, read in SPELLED_OUT.items():
+        if isinstance(data.get(key), str) and any(override.startswith(f"{key}.") for override in overrides):
+            data[key] = read(data[key])
     return resolve(build(SessionConfig, apply_overrides(data, overrides), str(file)))
 
 

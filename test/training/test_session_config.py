@@ -24,6 +24,25 @@ def test_task_overrides_reach_a_task_that_is_a_file_name() -> None:
     assert config.task.goal_bonus == 1.0
 
 
+def test_overrides_reach_a_randomisation_that_is_a_name() -> None:
+    named = load_session_config("csc_rover_randomised.yaml").randomisation
+    changed = load_session_config(
+        "csc_rover_randomised.yaml", ["randomisation.mass_scale=1.5", "randomisation.lag_s={uniform: [0.0, 0.2]}"]
+    ).randomisation
+    assert (changed.mass_scale, changed.lag_s.ends) == (1.5, (0.0, 0.2))
+    assert changed.model_copy(update={"mass_scale": named.mass_scale, "lag_s": named.lag_s}) == named
+
+
+def test_overrides_reach_data_that_are_a_path(tmp_path: Path) -> None:
+    session = tmp_path / "session.yaml"
+    task = "{name: point_robot}"
+    session.write_text(f"name: bc\nseed: 0\ntask: {task}\nalgorithm: {{name: bc}}\ndata: {tmp_path}/none\n")
+    with pytest.raises(ConfigError, match=r"evaluate_every = -1.*greater than or equal to 0"):
+        load_session_config(session, ["data.evaluate_every=-1"])
+    with pytest.raises(ConfigError, match=f"{tmp_path}/none"):
+        load_session_config(session, ["data.evaluate_every=0"])
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
