@@ -11,7 +11,7 @@ import pytest
 from safe_rl_ros.config import build, dump_yaml, load_config
 from safe_rl_ros.envs.randomisation import Randomisation, Spread, as_record, load_randomisation, parameter_draw
 from safe_rl_ros.envs.robot_env import make_robot_env
-from safe_rl_ros.envs.twin_parameters import NEUTRAL, TwinParameters
+from safe_rl_ros.envs.twin_parameters import NEUTRAL, OF_BASES, OF_JOINTS, TwinParameters
 from safe_rl_ros.types import ConfigError
 
 
@@ -99,6 +99,13 @@ def test_the_shipped_files_load_and_draw_within_their_ranges(name: str):
         for key, value in given:
             low, high = value.ends if isinstance(value, Spread) else (value, value)
             assert low <= getattr(drawn, key) <= high, key
+
+
+def test_files_of_bases_stay_what_they_were_before_joints_had_parameters():
+    written = dump_yaml(load_randomisation("rover"))
+    assert not any(name in written for name in OF_JOINTS)
+    assert all(f"{name}:" in written for name in OF_BASES)
+    assert "effort_scale:" in dump_yaml(load_randomisation("arm"))
 
 
 def test_a_file_written_reads_back_to_itself(tmp_path: Path):
