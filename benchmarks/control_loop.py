@@ -3,9 +3,9 @@
 Real processes, as on a robot: twin (real time, the rover at 50 Hz), safety filter, actor, and learner_node with CSC,
 whose updates are long and follow one another with hardly a pause; this process only listens. The learner is stopped
 (SIGSTOP) and let go in turns, so that the loop with and without its load is measured in one run, on one state of the
-machine. ``realtime``: as the launch files start them, filter and actor with ``realtime_scheduling`` and ``lock_memory``, the
-learner with one compute thread and nice 10. ``default``: without these two, as nodes are that are started alone.
-``two_threads``: as that, the learner with two compute threads, which leave no core free.
+machine. ``realtime``: as the launch files start them, filter and actor with ``realtime_scheduling`` and
+``lock_memory``, the learner with one compute thread and nice 10. ``default``: without these two, as nodes are that are
+started alone. ``two_threads``: as that, the learner with two compute threads, which leave no core free.
 
 ``jitter_us``: how far the time between two of the filter's commands is from the period, as the middleware stamped
 their sending. ``undisturbed``: without intervals that a witness (:mod:`benchmarks.stall_witness`) saw the whole machine
