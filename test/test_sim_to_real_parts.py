@@ -227,7 +227,7 @@ def test_a_critic_of_margins_takes_the_place_of_a_runs_own_and_is_made_once(tmp_
     session, run = StandInSession(small(), HERE), tmp_path / "run"
     session.close()
     own = bundle_in(run / "bundle", session, 0.01)
-    made = parts.train_margin_critic(run, tmp_path / "margins", 0.01, ["training.steps_per_epoch=20"])
+    made = parts.train_margin_critic(run, tmp_path / "margins", 0.00125, ["training.steps_per_epoch=20"])
     judge = parts.read_bundle(made)
     assert judge.component_hashes().policy == own.component_hashes().policy
     assert judge.component_hashes().critic != own.component_hashes().critic
@@ -236,7 +236,7 @@ def test_a_critic_of_margins_takes_the_place_of_a_runs_own_and_is_made_once(tmp_
     info, episodes = load_dataset(tmp_path / "margins" / "data")
     assert info.margin_kind == "signed"
     rows = read_csv(tmp_path / "margins" / parts.VETO / "metrics.csv")
-    assert (len(rows), rows[0]["steps"]) == (6, 20), "a hundredth of 550 epochs of 20"
+    assert (len(rows), rows[0]["steps"]) == (3, 20), "an eight hundredth of 2,050 epochs of 20"
     labels = [episode.notes["source"] for episode in episodes]
     assert labels == ["policy", "disturbed", "disturbed", "confused", "random"]
     written = (made / "manifest.json").stat().st_mtime_ns
